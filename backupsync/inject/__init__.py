@@ -1,0 +1,1 @@
+"""Straggler injection: seeded slowness for tests, demo and benchmarks. Pure."""

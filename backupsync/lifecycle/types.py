@@ -1,0 +1,144 @@
+"""The plain data of the planner: what is wanted, what is seen, what was intended, what to do.
+
+`JobStatus` is the planner's memory: it is written down before its actions are carried out, so that a crash in
+between neither loses nor doubles them. The local engine keeps it in a file, the operator in the CR's status.
+"""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from backupsync.control import AggregatorStatus, Desired
+from backupsync.exits import ExitKind
+
+Role = Literal["aggregator", "worker"]
+
+
+class ReplicaId(Struct, frozen=True, order=True):
+    """One process or pod: a role, a rank (0 for the aggregator) and an attempt."""
+
+    role: Role
+    rank: int
+    attempt: int
+
+
+class Replica(Struct, frozen=True, kw_only=True):
+    """A process or pod as the engine sees it."""
+
+    id: ReplicaId
+    phase: Literal["Pending", "Running", "Exited"]
+    exit: ExitKind | None = None
+    exit_code: int | None = None
+    message: str = ""
+    """Last words of an exited one (the user's traceback), or why it is pending."""
+    starts: int = 0
+    """Restarts in place."""
+
+
+class Observed(Struct, frozen=True, kw_only=True):
+    """Everything the engine sees at one moment."""
+
+    replicas: tuple[Replica, ...] = ()
+    aggregator: AggregatorStatus | None = None
+    """Newest answer of the running aggregator; None while there is none."""
+    stop_requested: bool = False
+    """The user asked to stop (Ctrl-C), to go on later."""
+
+
+class MemberIntent(Struct, frozen=True, kw_only=True):
+    """A minted (rank, attempt) that should exist."""
+
+    rank: int
+    attempt: int
+    candidate: bool = False
+
+
+class RankHistory(Struct, frozen=True, kw_only=True):
+    """Counters of one rank, never reset by a restart of the planner."""
+
+    rank: int
+    attempts: int = 0
+    """Highest attempt ever minted for the rank; the next one is this + 1 (attempts count from 1)."""
+    crashes: int = 0
+    """Consecutive crashes with no COMMIT between: held against backoffLimit."""
+    crashes_total: int = 0
+    commits_seen: int = 0
+    """COMMITs of the current attempt when last looked at."""
+    retry_at: float = 0.0
+    """Unix time before which the rank is not started again (exponential backoff)."""
+
+
+class Condition(Struct, frozen=True, kw_only=True):
+    """A condition, by the Kubernetes API conventions."""
+
+    type: Literal["Accepted", "Ready", "Suspended", "Succeeded", "Failed"]
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: float = 0.0
+
+
+class JobStatus(Struct, frozen=True, kw_only=True):
+    """The planner's memory of one job."""
+
+    phase: Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"] = "Pending"
+    conditions: tuple[Condition, ...] = ()
+    members: tuple[MemberIntent, ...] = ()
+    ranks: tuple[RankHistory, ...] = ()
+    aggregator_attempt: int = 0
+    """Attempt of the aggregator, which is its epoch; 0 before the first."""
+    aggregator_crashes: int = 0
+    aggregator_retry_at: float = 0.0
+    desired: Desired | None = None
+    """Desired state last minted for the aggregator."""
+    start_time: float | None = None
+    active_seconds: float = 0.0
+    """Time spent running, suspension excluded."""
+    observed_at: float | None = None
+    completion_time: float | None = None
+    progress: AggregatorStatus | None = None
+    """Last answer of the aggregator: kept so that a finished job still shows its figures."""
+
+
+class Start(Struct, frozen=True, tag=True):
+    """Create the process or pod. A no-op when it exists."""
+
+    replica: ReplicaId
+    reason: str
+
+
+class Stop(Struct, frozen=True, tag=True):
+    """End the process or pod: politely, then by force after the grace period."""
+
+    replica: ReplicaId
+    reason: str
+    grace_seconds: float = 10.0
+
+
+class Tell(Struct, frozen=True, tag=True):
+    """Send the whole desired state to the aggregator."""
+
+    desired: Desired
+    reason: str
+
+
+class Announce(Struct, frozen=True, tag=True):
+    """Tell people: an event of the job."""
+
+    kind: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+Action = Start | Stop | Tell | Announce
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What to do now: write `status` first, then carry out `actions`, then look again."""
+
+    actions: tuple[Action, ...]
+    status: JobStatus
+    requeue_after: float | None = None
+    """Seconds after which to look again even if nothing happens; None: only when something does."""
+    explanation: tuple[str, ...] = field(default_factory=tuple)
+    """Why, in words: one line per decision, also for what was left undone."""

@@ -1,0 +1,1 @@
+"""The local engine: the planner's actions as processes on this machine."""
