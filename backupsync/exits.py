@@ -1,6 +1,7 @@
 """Exit codes of worker and aggregator: how the engine tells a crash to retry from one that never heals.
 
-Codes follow sysexits.h where it has one. A process ended by signal S is seen as 128 + S, as a kubelet sees it.
+Codes follow sysexits.h where it has one. A process ended by signal S is seen as 128 + S,
+as a kubelet sees it.
 """
 
 from enum import IntEnum, StrEnum

@@ -1,1 +1,1 @@
-"""The lifecycle: which replicas to start, stop and replace, and the job's conditions. Pure; one planner, two engines."""
+"""The lifecycle: which replicas to start, stop and replace, and the job's conditions. Pure."""

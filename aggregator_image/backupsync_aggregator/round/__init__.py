@@ -1,1 +1,1 @@
-"""The round: which gradient is accepted, when an iteration is complete, who is told what. Pure; no sockets."""
+"""The round: which gradient is accepted, when an iteration is complete, who is told what. Pure."""
