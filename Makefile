@@ -1,0 +1,46 @@
+# The project's command runner: `make` alone lists what there is.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format bench docs clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## Make the development environment in .venv (torch is large: some minutes)
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "BackupSync needs Python 3.11 or newer, this is %s: set PYTHON=/path/to/python3.11" % sys.version.split()[0])'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "This Python has no venv: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup ## Train the digits three ways under stragglers, side by side: out/demo/demo.png
+	$(BIN)/python examples/demo/demo.py --out out/demo
+
+test: setup ## Run every test that needs neither root nor cluster
+	$(BIN)/python -m pytest
+
+test-all: ## Run the tests on Python 3.11 to 3.13, and on the lowest versions of the dependencies
+	$(PYTHON) tests/matrix.py
+
+lint: setup ## Run ruff, mypy --strict and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## Measure iteration cost against PyTorch DDP over gloo, side by side
+	$(BIN)/python bench/bench.py --out bench/results
+
+docs: setup ## Write the generated reference pages again
+	$(BIN)/python -m backupsync.spec.reference
+
+clean: ## Remove what was built and run here
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
