@@ -1,8 +1,8 @@
 """`make bench`: what an iteration costs here and under PyTorch DDP over gloo, side by side.
 
 Same model, same optimizer, same number of processes that compute, no stragglers, b = 0, float32, plain text.
-The two take turns, so that a drift of the machine's speed hits both; the figure is the ratio within a turn, as
-the median and range over the turns. Nothing is judged: the command exits 0 when it could measure.
+The two take turns, so that a drift of the machine's speed hits both; the figure is the ratio within a turn,
+as the median and range over the turns. Nothing is judged: the command exits 0 when it could measure.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""`make demo`: the digits by N=4 with b=2, by N=6 with b=0, and asynchronously on 6, under the same stragglers.
+"""`make demo`: the digits by N=4 with b=2, by N=6 with b=0, and asynchronously on 6, under equal stragglers.
 
-Runs `backupsync run` three times, to equal examples and with the same seeds, prints the three side by side, and
-writes report.json (`runs[]`) and demo.png. The stragglers are those of profile.yaml: every step is stretched by a
-Gumbel tail measured in production traces, and rank 5 is 2.36 times slower throughout.
+Runs `backupsync run` three times, to equal examples and with the same seeds, prints the three side by side,
+and writes report.json (`runs[]`) and demo.png. The stragglers are those of profile.yaml: every step is
+stretched by a Gumbel tail measured in production traces, and rank 5 is 2.36 times slower throughout.
 """
 
 import argparse
@@ -28,7 +28,7 @@ RUNS = (
 
 
 def manifest(name: str, aggregation: dict[str, Any], out: Path) -> dict[str, Any]:
-    """The digits' manifest with another aggregation; the rate belongs to 4 gradients and scales with how many."""
+    """The digits' manifest with another aggregation, evaluated at equal examples."""
     job = yaml.safe_load((HERE / "digits.yaml").read_text())
     job["metadata"]["name"] = name
     job["spec"]["aggregation"] = aggregation
