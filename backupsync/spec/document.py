@@ -105,7 +105,9 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> Problem:
     match detail["type"]:
         case "extra_forbidden":
             return Problem(path, _short(detail["input"]), _unknown(str(location[-1]), owner))
-        case "missing" | "union_tag_not_found":
+        case "union_tag_invalid" | "union_tag_not_found":
+            return _wrong_tag(path, detail)
+        case "missing":
             return Problem(path, "", f"is required: {described}" if described else "is required")
         case "string_pattern_mismatch":
             return Problem(path, _short(detail["input"]), f"does not fit; {described}")
@@ -115,16 +117,28 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> Problem:
             return Problem(path, _short(detail["input"]), _remedy(detail["msg"]))
 
 
+def _wrong_tag(path: str, detail: ErrorDetails) -> Problem:
+    said = detail.get("ctx", {})
+    field = f"{path}.{str(said.get('discriminator', 'kind')).strip(chr(39))}"
+    if "tag" not in said:
+        return Problem(field, "", "is required")
+    tags = [tag.strip("' ") for tag in said["expected_tags"].split(",")]
+    return Problem(field, repr(said["tag"]), f"is no kind; {_hint(str(said['tag']), tags)}")
+
+
 def _remedy(message: str) -> str:
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")
     return message.replace("String should have", "must have").replace("List should have", "must have")
 
 
 def _unknown(name: str, model: type[BaseModel]) -> str:
-    fields = list(_names(model))
-    close = difflib.get_close_matches(name.lower(), [f.lower() for f in fields], n=1)
-    hint = next((f"did you mean {f}?" for f in fields if close and f.lower() == close[0]), None)
-    return f"is not a field; {hint or 'valid here: ' + ', '.join(fields)}"
+    return f"is not a field; {_hint(name, list(_names(model)))}"
+
+
+def _hint(name: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), [v.lower() for v in valid], n=1)
+    hint = next((f"did you mean {v}?" for v in valid if close and v.lower() == close[0]), None)
+    return hint or "valid here: " + ", ".join(valid)
 
 
 def _names(model: type[BaseModel]) -> Iterator[str]:
