@@ -33,16 +33,27 @@ class Replica(Struct, frozen=True, kw_only=True):
     """Last words of an exited one (the user's traceback), or why it is pending."""
     starts: int = 0
     """Restarts in place."""
+    stopping: bool = False
+    """The engine was told to end it and is doing so: the planner does not ask again."""
 
 
 class Observed(Struct, frozen=True, kw_only=True):
-    """Everything the engine sees at one moment."""
+    """Everything the engine sees at one moment.
+
+    An exited replica is reported until the plan no longer intends it: otherwise its exit code and last
+    words are lost, and it counts as one that vanished.
+    """
 
     replicas: tuple[Replica, ...] = ()
     aggregator: AggregatorStatus | None = None
     """Newest answer of the running aggregator; None while there is none."""
     stop_requested: bool = False
     """The user asked to stop (Ctrl-C), to go on later."""
+    term: int = 0
+    """Term of the engine's lease; always 0 for the local engine."""
+    pods: bool = False
+    """Replicas are pods: they outlive the engine, so cleanPodPolicy applies to the letter, and a new
+    aggregator need not wait for the old one's address. Processes always end with their job."""
 
 
 class MemberIntent(Struct, frozen=True, kw_only=True):
@@ -51,6 +62,18 @@ class MemberIntent(Struct, frozen=True, kw_only=True):
     rank: int
     attempt: int
     candidate: bool = False
+    seen: bool = False
+    """Its replica was observed: if it is missing now, it vanished, and its attempt is spent."""
+    starts: int = 0
+    """Restarts in place it should have had by now."""
+
+
+class RestartIntent(Struct, frozen=True, kw_only=True):
+    """A member asked to restart in place: settled once its starts exceed `start`."""
+
+    rank: int
+    attempt: int
+    start: int
 
 
 class RankHistory(Struct, frozen=True, kw_only=True):
@@ -66,6 +89,13 @@ class RankHistory(Struct, frozen=True, kw_only=True):
     """COMMITs of the current attempt when last looked at."""
     retry_at: float = 0.0
     """Unix time before which the rank is not started again (exponential backoff)."""
+    losses: int = 0
+    """Consecutive ends that were not its fault (deleted, aggregator out of reach): they slow the next
+    start down, but are not held against backoffLimit."""
+    lost_since: float | None = None
+    """Unix time since which the aggregator calls it Lost while its replica still runs (frozen, cut off)."""
+    left_since: float | None = None
+    """Unix time at which it was first seen to have ended with 0 while the job went on."""
 
 
 class Condition(Struct, frozen=True, kw_only=True):
@@ -89,6 +119,22 @@ class JobStatus(Struct, frozen=True, kw_only=True):
     """Attempt of the aggregator, which is its epoch; 0 before the first."""
     aggregator_crashes: int = 0
     aggregator_retry_at: float = 0.0
+    aggregator_losses: int = 0
+    """Consecutive ends of the aggregator that were not its fault, as RankHistory.losses."""
+    aggregator_iteration: int = 0
+    """Iteration reached when the aggregator last ended: only beyond it are its crashes forgotten."""
+    aggregator_seen: bool = False
+    """The replica of this attempt was observed."""
+    aggregator_silent_since: float | None = None
+    """Unix time since which the running aggregator, having answered before, answers no more."""
+    restarts: tuple[RestartIntent, ...] = ()
+    """Members asked to restart in place."""
+    halt: Literal["", "Suspended", "Stopped"] = ""
+    """Why the job is being (or is) suspended: by its spec, or by the user's Ctrl-C."""
+    halting_since: float | None = None
+    """Unix time at which the aggregator was first asked to suspend; None when none is under way."""
+    halted_at: float | None = None
+    """Unix time at which the phase became Suspended."""
     desired: Desired | None = None
     """Desired state last minted for the aggregator."""
     start_time: float | None = None
@@ -101,14 +147,19 @@ class JobStatus(Struct, frozen=True, kw_only=True):
 
 
 class Start(Struct, frozen=True, tag=True):
-    """Create the process or pod. A no-op when it exists."""
+    """Create the process or pod. A no-op when it runs; one that exited with 75 is started again in place,
+    under the same id, with `starts` one higher.
+    """
 
     replica: ReplicaId
     reason: str
 
 
 class Stop(Struct, frozen=True, tag=True):
-    """End the process or pod: politely, then by force after the grace period."""
+    """End the process or pod: politely, then by force after the grace period.
+
+    A no-op for one that is gone or already ending: its grace counts from the first Stop.
+    """
 
     replica: ReplicaId
     reason: str
@@ -130,7 +181,13 @@ class Announce(Struct, frozen=True, tag=True):
     message: str
 
 
-Action = Start | Stop | Tell | Announce
+class Delete(Struct, frozen=True, tag=True):
+    """Delete the finished job: its record, and whatever of it is not to be retained."""
+
+    reason: str
+
+
+Action = Start | Stop | Tell | Announce | Delete
 
 
 class Plan(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,155 @@
+"""The aggregator's life: its attempt is its epoch, and it comes back only from a checkpoint.
+
+A new epoch is minted whenever the old one exited, vanished or hangs. Without durable storage an aggregator
+that had begun training is not restarted from 0 in silence: the job fails and says what would have saved it.
+"""
+
+from backupsync.exits import Exit, ExitKind
+from backupsync.lifecycle.draft import Draft, name_of
+from backupsync.lifecycle.restarts import LOST_TIMEOUTS, backoff, last_words, permanent_reason
+from backupsync.lifecycle.types import Replica, Start
+
+SILENCE_SECONDS = 30.0
+"""Shortest silence after which a running aggregator is taken to hang."""
+
+
+def mint_epoch(draft: Draft) -> None:
+    """Put the next epoch in office."""
+    seen = (r.attempt for r in draft.replicas if r.role == "aggregator")
+    epoch = max(draft.status.aggregator_attempt, *seen, 0) + 1
+    draft.update(aggregator_attempt=epoch, aggregator_seen=False, aggregator_silent_since=None)
+
+
+def durable(draft: Draft) -> bool:
+    """Whether checkpoints outlive the aggregator."""
+    checkpoint = draft.spec.checkpoint
+    return checkpoint.path is not None or checkpoint.volume_claim_template is not None
+
+
+def begun(draft: Draft) -> bool:
+    """Whether training had begun, as last seen: there is something to lose."""
+    progress = draft.status.progress
+    return progress is not None and progress.iteration > 0
+
+
+def can_come_back(draft: Draft) -> bool:
+    """Whether a next epoch can go on where the last one ended; otherwise the job has failed by this call."""
+    if durable(draft) or not begun(draft):
+        return True
+    iteration = draft.status.progress.iteration if draft.status.progress else 0
+    draft.fail(
+        "NoCheckpoint",
+        f"the aggregator ended at iteration {iteration} and nothing of it was kept: set spec.checkpoint.path "
+        "(or spec.checkpoint.volumeClaimTemplate on a cluster), then delete this job and run it anew",
+    )
+    return False
+
+
+def judge_aggregator(draft: Draft) -> None:
+    """Look at the aggregator in office and answer what happened to it; may end the job as Failed."""
+    if draft.status.aggregator_attempt == 0:
+        mint_epoch(draft)
+        return
+    _credit_progress(draft)
+    replica = draft.replicas.get(draft.aggregator_id)
+    if replica is None:
+        if draft.status.aggregator_seen:
+            _end(draft, "vanished", "it was deleted or its node lost", counted=False)
+    elif replica.phase == "Exited":
+        _exited(draft, replica)
+    else:
+        _watch_silence(draft, replica)
+
+
+def start_aggregator(draft: Draft) -> None:
+    """Start the aggregator in office if it has no replica, once its pause and its predecessors are over."""
+    if draft.aggregator_id in draft.replicas:
+        return
+    name, retry_at = name_of(draft.aggregator_id), draft.status.aggregator_retry_at
+    if draft.now < retry_at:
+        draft.wake(retry_at)
+        draft.note(f"{name} waits {retry_at - draft.now:.1f} s (backoff)")
+    elif not draft.observed.pods and draft.there("aggregator"):
+        draft.note(f"{name} waits for the one before it to end: they would share an address")
+    else:
+        first = draft.status.aggregator_attempt == 1
+        draft.act(
+            Start(draft.aggregator_id, "the job needs one" if first else "it goes on from the checkpoint")
+        )
+
+
+def stop_old_aggregators(draft: Draft) -> None:
+    """Stop aggregators of earlier epochs: workers refuse them, and so does the checkpoint directory."""
+    for replica in draft.there("aggregator"):
+        if replica.id != draft.aggregator_id:
+            draft.stop(replica, f"epoch {draft.status.aggregator_attempt} is in office")
+
+
+def _credit_progress(draft: Draft) -> None:
+    answer, status = draft.aggregator, draft.status
+    if answer is None or not (status.aggregator_crashes or status.aggregator_losses):
+        return
+    if answer.iteration > status.aggregator_iteration:
+        draft.update(aggregator_crashes=0, aggregator_losses=0)
+
+
+def _exited(draft: Draft, replica: Replica) -> None:
+    words = last_words(replica)
+    if replica.exit is ExitKind.PERMANENT:
+        message = f"{name_of(replica.id)} cannot go on, trying again cannot help: {words}"
+        draft.fail(permanent_reason(replica), message)
+    elif replica.exit is ExitKind.SUCCEEDED:
+        _end(draft, "ended by itself with exit code 0", words, counted=False)
+    elif replica.exit_code == Exit.FENCED:
+        _end(draft, "found a newer epoch in the checkpoint directory", words, counted=True)
+    else:
+        _end(draft, "crashed", words, counted=True)
+
+
+def _watch_silence(draft: Draft, replica: Replica) -> None:
+    """A running aggregator that answered before and answers no more hangs; it is replaced if it can be."""
+    progress, since = draft.status.progress, draft.status.aggregator_silent_since
+    answered = progress is not None and progress.epoch == draft.status.aggregator_attempt
+    if draft.aggregator is not None or not answered:
+        if since is not None:
+            draft.update(aggregator_silent_since=None)
+        return
+    if since is None:
+        since = draft.now
+        draft.update(aggregator_silent_since=since)
+    patience = max(SILENCE_SECONDS, LOST_TIMEOUTS * draft.spec.aggregation.wire.timeout_seconds)
+    if draft.now < since + patience:
+        draft.wake(since + patience)
+        draft.note(f"{name_of(replica.id)} runs but does not answer: it may come back until replaced")
+    elif not durable(draft) and begun(draft):
+        draft.note(f"{name_of(replica.id)} does not answer, yet with no checkpoint ending it would lose all")
+    else:
+        draft.stop(replica, f"it did not answer for {patience:g} s", grace_seconds=0.0)
+        _end(draft, "hung", f"no answer for more than {patience:g} s", counted=True)
+
+
+def _end(draft: Draft, what: str, words: str, *, counted: bool) -> None:
+    """Mint the next epoch after the pause its failures earn; fail the job at the limit."""
+    status, old = draft.status, draft.aggregator_id
+    limit = draft.spec.run_policy.backoff_limit
+    crashes, losses = status.aggregator_crashes + counted, status.aggregator_losses + (not counted)
+    reached = status.progress.iteration if status.progress else 0
+    draft.update(
+        aggregator_crashes=crashes,
+        aggregator_losses=losses,
+        aggregator_retry_at=draft.now + backoff(crashes + losses),
+        aggregator_iteration=max(status.aggregator_iteration, reached),
+    )
+    if crashes > limit:
+        message = (
+            f"the aggregator failed {crashes} times in a row with no progress between "
+            f"(spec.runPolicy.backoffLimit {limit}); at last epoch {old.attempt} {what}: {words}"
+        )
+        draft.fail("AggregatorBackoffLimitExceeded", message)
+    elif can_come_back(draft):
+        mint_epoch(draft)
+        origin = "the newest checkpoint" if durable(draft) else "the beginning, as no iteration had been seen"
+        message = (
+            f"{name_of(old)} {what}; epoch {draft.status.aggregator_attempt} goes on from {origin}: {words}"
+        )
+        draft.announce("Warning", "AggregatorReplaced", message)

@@ -1,0 +1,176 @@
+"""A plan while it is being made: the status as it will be, what to do, and why.
+
+The only mutable thing in the lifecycle. It lives for one call of `plan` and never leaves it, so the planner
+stays a pure function of its arguments.
+"""
+
+from typing import Any, Literal
+
+from msgspec import structs
+
+from backupsync.control import AggregatorStatus
+from backupsync.lifecycle.conditions import with_condition
+from backupsync.lifecycle.types import (
+    Action,
+    Announce,
+    Condition,
+    Delete,
+    JobStatus,
+    MemberIntent,
+    Observed,
+    Plan,
+    RankHistory,
+    Replica,
+    ReplicaId,
+    Role,
+    Start,
+    Stop,
+    Tell,
+)
+from backupsync.spec import BackupSyncJob, JobSpec
+
+# Announced before, told before stopped (the aggregator lets a rank go before its replica ends), stopped
+# before started (a freed place is free), the aggregator started before its workers.
+_ORDER: tuple[type[Action], ...] = (Announce, Tell, Stop, Start, Delete)
+
+
+class Draft:
+    """The status, actions, reasons and alarms of a plan in the making."""
+
+    def __init__(self, job: BackupSyncJob, observed: Observed, status: JobStatus, now: float) -> None:
+        self.job = job
+        self.observed = observed
+        self.before = status
+        self.status = status
+        self.now = now
+        self.replicas: dict[ReplicaId, Replica] = {replica.id: replica for replica in observed.replicas}
+        self._actions: list[Action] = []
+        self._explanation: list[str] = []
+        self._wake: float | None = None
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job's spec."""
+        return self.job.spec
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has succeeded or failed, also within this plan."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    @property
+    def aggregator(self) -> AggregatorStatus | None:
+        """The answer of the aggregator in office; one of an earlier epoch has nothing to say."""
+        answer = self.observed.aggregator
+        return answer if answer is not None and answer.epoch == self.status.aggregator_attempt else None
+
+    @property
+    def aggregator_id(self) -> ReplicaId:
+        """The aggregator in office."""
+        return ReplicaId("aggregator", 0, self.status.aggregator_attempt)
+
+    @property
+    def echoed(self) -> bool:
+        """Whether the aggregator in office has applied the desired state."""
+        desired, answer = self.status.desired, self.aggregator
+        return answer is not None and desired is not None and answer.applied >= desired.order
+
+    def there(self, role: Role) -> list[Replica]:
+        """Replicas of `role` that have not exited, in order of rank and attempt."""
+        alive = (r for r in self.replicas.values() if r.id.role == role and r.phase != "Exited")
+        return sorted(alive, key=lambda replica: replica.id)
+
+    def update(self, **changes: Any) -> None:
+        """Replace fields of the status."""
+        self.status = structs.replace(self.status, **changes)
+
+    def history(self, rank: int) -> RankHistory:
+        """What is remembered of `rank`."""
+        return next((h for h in self.status.ranks if h.rank == rank), RankHistory(rank=rank))
+
+    def remember(self, rank: int, **changes: Any) -> None:
+        """Replace fields of what is remembered of `rank`."""
+        changed = structs.replace(self.history(rank), **changes)
+        others = (h for h in self.status.ranks if h.rank != rank)
+        self.update(ranks=tuple(sorted((*others, changed), key=lambda h: h.rank)))
+
+    def replace_member(self, old: MemberIntent, *new: MemberIntent) -> None:
+        """Put the intents `new` (or none) in the place of `old`."""
+        kept = (m for m in self.status.members if m != old)
+        self.update(members=tuple(sorted((*kept, *new), key=lambda m: (m.rank, m.attempt))))
+
+    def condition(self, kind: Any, value: Any, reason: str, message: str = "") -> None:
+        """Set one condition; its transition time moves only if its status flips."""
+        wanted = Condition(type=kind, status=value, reason=reason, message=message)
+        self.update(conditions=with_condition(self.status.conditions, wanted, self.now))
+
+    def note(self, text: str) -> None:
+        """Say why something is done or left undone."""
+        self._explanation.append(text)
+
+    def wake(self, at: float) -> None:
+        """Look again at `at` (Unix seconds) at the latest."""
+        self._wake = at if self._wake is None else min(self._wake, at)
+
+    def act(self, action: Action) -> None:
+        """Do `action`; its reason becomes part of the explanation."""
+        self._actions.append(action)
+        self.note(_sentence(action))
+
+    def stop(self, replica: Replica, reason: str, grace_seconds: float = 10.0) -> None:
+        """End `replica`, unless it is ending already."""
+        if replica.stopping:
+            self.note(f"{name_of(replica.id)} is ending: {reason}")
+        else:
+            self.act(Stop(replica.id, reason, grace_seconds))
+
+    def announce(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Tell people. Call it on transitions only."""
+        self.act(Announce(kind, reason, message))
+
+    def succeed(self, reason: str, message: str) -> None:
+        """End the job well."""
+        self._finish("Succeeded", reason, message)
+        self.announce("Normal", reason, f"the job has succeeded: {message}")
+
+    def fail(self, reason: str, message: str) -> None:
+        """End the job badly; `message` is for the user and names the remedy."""
+        self._finish("Failed", reason, message)
+        self.announce("Warning", reason, f"the job has failed: {message}")
+
+    def _finish(self, phase: Literal["Succeeded", "Failed"], reason: str, message: str) -> None:
+        over = {"members": (), "restarts": (), "halting_since": None, "halt": "", "halted_at": None}
+        self.update(phase=phase, completion_time=self.now, **over)
+        self.condition(phase, "True", reason, message)
+
+    def plan(self) -> Plan:
+        """The finished plan, its actions in the order they must be carried out."""
+        ordered = sorted(self._actions, key=lambda action: _ORDER.index(type(action)))
+        requeue = None if self._wake is None else max(0.0, self._wake - self.now)
+        return Plan(
+            actions=tuple(ordered),
+            status=self.status,
+            requeue_after=requeue,
+            explanation=tuple(self._explanation),
+        )
+
+
+def name_of(replica: ReplicaId) -> str:
+    """A replica in words."""
+    if replica.role == "aggregator":
+        return f"aggregator (epoch {replica.attempt})"
+    return f"worker {replica.rank} (attempt {replica.attempt})"
+
+
+def _sentence(action: Action) -> str:
+    match action:
+        case Start(replica=replica, reason=reason):
+            return f"start {name_of(replica)}: {reason}"
+        case Stop(replica=replica, reason=reason):
+            return f"stop {name_of(replica)}: {reason}"
+        case Tell(desired=desired, reason=reason):
+            return f"tell the aggregator generation {desired.generation}: {reason}"
+        case Announce(message=message):
+            return message
+        case Delete(reason=reason):
+            return f"delete the job: {reason}"

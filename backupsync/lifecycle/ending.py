@@ -1,0 +1,100 @@
+"""The end of a job: how it is recognised, how its replicas are let go, when its record is deleted.
+
+Finished is finished: a job that succeeded or failed only stops what still runs, and never starts anything.
+"""
+
+from backupsync.lifecycle.desired import desire_halt, tell
+from backupsync.lifecycle.draft import Draft
+from backupsync.lifecycle.types import Delete, Stop
+
+DRAIN_SECONDS = 10.0
+"""How long workers that the aggregator has dismissed may take to end by themselves."""
+
+
+def recognise_end(draft: Draft) -> None:
+    """End the job when its aggregator says that training succeeded or failed."""
+    answer = draft.aggregator
+    if answer is None or draft.finished:
+        return
+    if answer.phase == "Succeeded":
+        message = answer.message or f"{answer.iteration} iterations, {answer.examples} examples applied"
+        draft.succeed(answer.reason or "Completed", message)
+    elif answer.phase == "Failed":
+        draft.fail(answer.reason or "AggregatorFailed", answer.message or "the aggregator gave up")
+
+
+def check_deadline(draft: Draft) -> None:
+    """End the job when it has been active for longer than it may be; suspension does not count."""
+    limit = draft.spec.run_policy.active_deadline_seconds
+    if limit is None or draft.finished or draft.status.start_time is None:
+        return
+    left = limit - draft.status.active_seconds
+    if left <= 0:
+        active = draft.status.active_seconds
+        said = f"active for {active:.1f} s, spec.runPolicy.activeDeadlineSeconds is {limit:g}"
+        draft.fail("DeadlineExceeded", said)
+    else:
+        draft.wake(draft.now + left)
+
+
+def clean_up(draft: Draft) -> None:
+    """Let the replicas of a finished job go, then delete its record when its time has come."""
+    since = draft.status.completion_time
+    since = draft.now if since is None else since
+    answer = draft.aggregator
+    dismissed = answer is not None and answer.phase in ("Succeeded", "Failed", "Suspended")
+    # An aggregator at its end stays to dismiss its workers; one still at work is asked to stop at once.
+    if not dismissed or not draft.there("worker") or draft.now >= since + DRAIN_SECONDS:
+        desire_halt(draft, stop=True)
+    tell(draft)
+    keep_running = draft.observed.pods and draft.spec.run_policy.clean_pod_policy == "None"
+    if keep_running:
+        draft.note("cleanPodPolicy None: replicas that still run are left alone")
+    else:
+        wind_up(draft, since=since, dismissed=answer is not None, reason="the job has ended")
+    if draft.observed.pods and draft.spec.run_policy.clean_pod_policy == "All":
+        _remove_exited(draft)
+    _expire(draft, since)
+
+
+def wind_up(draft: Draft, *, since: float, dismissed: bool, reason: str) -> None:
+    """Stop what still runs: dismissed workers first have a while to leave, then the aggregator goes.
+
+    `since` is when the job ended (Unix seconds); `dismissed` says that an aggregator tells the workers to go.
+    """
+    workers, aggregators = draft.there("worker"), draft.there("aggregator")
+    if workers and dismissed and draft.now < since + DRAIN_SECONDS:
+        draft.wake(since + DRAIN_SECONDS)
+        draft.note(f"{len(workers)} workers are leaving by themselves")
+        return
+    for replica in workers:
+        draft.stop(replica, reason)
+    until = since + draft.spec.run_policy.suspend_grace_seconds
+    for replica in aggregators:
+        in_office = replica.id == draft.aggregator_id and draft.aggregator is not None
+        if in_office and draft.finished and draft.now < until:
+            draft.wake(until)
+            draft.note("the aggregator writes its last and ends by itself")
+        else:
+            draft.stop(replica, reason)
+
+
+def _remove_exited(draft: Draft) -> None:
+    for replica in draft.observed.replicas:
+        if replica.phase == "Exited" and not replica.stopping:
+            draft.act(Stop(replica.id, "cleanPodPolicy All removes finished pods too", 0.0))
+
+
+def _expire(draft: Draft, since: float) -> None:
+    ttl = draft.spec.run_policy.ttl_seconds_after_finished
+    if ttl is None:
+        draft.note("the job has ended; its record is kept")
+        return
+    due = since + ttl
+    if draft.now < due:
+        draft.wake(due)
+        draft.note(f"the record of the job is deleted in {due - draft.now:.0f} s")
+    elif draft.there("worker") or draft.there("aggregator"):
+        draft.note("the record of the job is deleted once nothing of it runs")
+    else:
+        draft.act(Delete(f"ttlSecondsAfterFinished {ttl} has passed"))

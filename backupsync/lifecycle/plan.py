@@ -1,0 +1,131 @@
+"""The planner: from what is wanted, seen and remembered to what to do now. A pure function.
+
+Call it whenever something happens and after `requeue_after` at the latest; write `Plan.status` down, then
+carry out `Plan.actions` in their order. Actions are level-triggered: one that was lost is planned again.
+"""
+
+from msgspec import structs
+
+from backupsync.lifecycle.aggregator import judge_aggregator, start_aggregator, stop_old_aggregators
+from backupsync.lifecycle.conditions import refresh_conditions
+from backupsync.lifecycle.desired import desire_running, tell
+from backupsync.lifecycle.draft import Draft
+from backupsync.lifecycle.ending import check_deadline, clean_up, recognise_end
+from backupsync.lifecycle.halting import halt, resume
+from backupsync.lifecycle.members import (
+    drop_surplus,
+    fill_ranks,
+    id_of,
+    promote_candidates,
+    start_missing,
+    stop_unwanted,
+)
+from backupsync.lifecycle.restarts import credit_commits, judge_workers
+from backupsync.lifecycle.types import JobStatus, Observed, Plan
+from backupsync.spec import BackupSyncJob
+
+
+def plan(job: BackupSyncJob, observed: Observed, status: JobStatus, now: float) -> Plan:
+    """Decide what to do about `job` at `now` (Unix seconds).
+
+    `status` is the status of the last plan (or an empty one); `Plan.status` must be stored before
+    `Plan.actions` are carried out. Equal arguments give equal plans.
+    """
+    draft = Draft(job, observed, status, now)
+    if job.spec.run_policy.managed_by is not None:
+        return _leave_alone(draft)
+    _take_in(draft)
+    recognise_end(draft)
+    if not draft.finished and not halt(draft):
+        resume(draft)
+        check_deadline(draft)
+        if not draft.finished:
+            _run(draft)
+    if draft.finished:
+        clean_up(draft)
+    refresh_conditions(draft)
+    return draft.plan()
+
+
+def at_rest(status: JobStatus, observed: Observed) -> bool:
+    """Whether the job has ended or is suspended and nothing of it runs: an engine may go home."""
+    alive = any(replica.phase != "Exited" for replica in observed.replicas)
+    return not alive and status.phase in ("Suspended", "Succeeded", "Failed")
+
+
+def worth_writing(old: JobStatus, new: JobStatus) -> bool:
+    """Whether `new` differs from `old` in more than clocks and the aggregator's figures.
+
+    Those may be written less often; everything else must be written before the plan's actions.
+    """
+
+    def still(status: JobStatus) -> JobStatus:
+        return structs.replace(status, observed_at=None, active_seconds=0.0, progress=None)
+
+    return still(old) != still(new)
+
+
+def _leave_alone(draft: Draft) -> Plan:
+    owner = draft.spec.run_policy.managed_by
+    message = f"spec.runPolicy.managedBy gives the job to {owner}: this engine leaves it alone"
+    draft.condition("Accepted", "False", "ManagedBy", message)
+    draft.note(message)
+    return draft.plan()
+
+
+def _take_in(draft: Draft) -> None:
+    """Take in what is observed: the clock, the aggregator's figures, which replicas were there."""
+    status, last = draft.status, draft.status.observed_at
+    there = draft.there("aggregator") or draft.there("worker")
+    if last is not None and there and status.phase in ("Pending", "Running"):
+        # Only while something runs: an engine that was itself away did not train.
+        draft.update(active_seconds=status.active_seconds + max(0.0, draft.now - last))
+    draft.update(
+        observed_at=draft.now,
+        members=tuple(
+            structs.replace(m, seen=True) if id_of(m) in draft.replicas else m for m in status.members
+        ),
+        aggregator_seen=status.aggregator_seen or draft.aggregator_id in draft.replicas,
+    )
+    if draft.aggregator is not None:
+        draft.update(progress=draft.aggregator)
+
+
+def _run(draft: Draft) -> None:
+    """Keep the job running: judge what there is, replace what ended, fit the members to the spec."""
+    if draft.status.start_time is None:
+        draft.update(start_time=draft.now)
+    judge_aggregator(draft)
+    if draft.finished:
+        return
+    drop_surplus(draft)
+    credit_commits(draft)
+    promote_candidates(draft)
+    judge_workers(draft)
+    if draft.finished:
+        return
+    fill_ranks(draft)
+    _scaled(draft)
+    desire_running(draft)
+    stop_old_aggregators(draft)
+    stop_unwanted(draft)
+    tell(draft)
+    start_aggregator(draft)
+    start_missing(draft)
+    answer = draft.aggregator
+    if answer is not None and answer.phase in ("Training", "Evaluating") and draft.status.phase == "Pending":
+        draft.update(phase="Running")
+        draft.announce("Normal", "Running", f"training has begun at iteration {answer.iteration}")
+    draft.note(f"phase {draft.status.phase}: {len(draft.status.members)} members are intended")
+
+
+def _scaled(draft: Draft) -> None:
+    told, wanted = draft.status.desired, draft.spec.aggregation
+    if told is None or (told.workers, told.backup_workers) == (wanted.workers, wanted.backup_workers):
+        return
+    draft.announce(
+        "Normal",
+        "Scaled",
+        f"from {told.workers} workers and {told.backup_workers} backup workers "
+        f"to {wanted.workers} and {wanted.backup_workers}",
+    )

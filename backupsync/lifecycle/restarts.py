@@ -1,0 +1,204 @@
+"""What becomes of a worker that exits, vanishes or falls silent.
+
+A crash is held against `backoffLimit` only while no gradient of the rank reached COMMIT between two of them.
+What is not the worker's fault (deletion, an aggregator out of reach) slows its next start down, no more.
+"""
+
+from msgspec import structs
+
+from backupsync.exits import Exit, ExitKind
+from backupsync.lifecycle.draft import Draft, name_of
+from backupsync.lifecycle.members import id_of, succeed
+from backupsync.lifecycle.types import MemberIntent, Replica
+
+BACKOFF_SECONDS = 0.5
+BACKOFF_CAP_SECONDS = 60.0
+LEAVING_SECONDS = 2.0
+"""How long a worker that ended with 0 may precede the news that the job is at its end."""
+LOST_TIMEOUTS = 3.0
+"""Wire timeouts for which a lost worker whose replica still runs may come back."""
+LAST_WORDS = 2000
+"""Characters kept of an exited replica's message: the end of a traceback says most."""
+
+
+def backoff(failures: int) -> float:
+    """Seconds between the `failures`-th failure in a row and the next start: 0, 0.5, 1, 2, ... 60."""
+    if failures <= 1:
+        return 0.0
+    return float(min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** min(failures - 2, 32)))
+
+
+def last_words(replica: Replica) -> str:
+    """The end of what an exited replica said, with memory named where it ran out."""
+    said = replica.message.strip()[-LAST_WORDS:]
+    if replica.exit is ExitKind.OUT_OF_MEMORY:
+        remedy = (
+            "killed with exit code 137, as when memory runs out: lower spec.training.batchSize, "
+            "raise spec.training.accumulate, or give it more memory"
+        )
+        return f"{remedy}; {said}" if said else remedy
+    if not said:
+        return "it left no message" if replica.exit_code is None else f"exit code {replica.exit_code}"
+    return said
+
+
+def permanent_reason(replica: Replica) -> str:
+    """The reason of a job that fails by an exit which trying again cannot heal."""
+    reasons = {
+        int(Exit.BAD_INPUT): "ProgramRefused",
+        int(Exit.CANNOT_WRITE): "CannotWrite",
+        int(Exit.CONFIGURATION): "BadConfiguration",
+    }
+    return reasons.get(replica.exit_code if replica.exit_code is not None else -1, "BadInput")
+
+
+def credit_commits(draft: Draft) -> None:
+    """Forget a rank's crashes once a gradient of its current attempt reached COMMIT since the last look."""
+    answer = draft.aggregator
+    commits = {} if answer is None else {(m.rank, m.attempt): m.commits for m in answer.members}
+    for member in [m for m in draft.status.members if not m.candidate]:
+        count = commits.get((member.rank, member.attempt))
+        seen = draft.history(member.rank).commits_seen
+        if count is None or count == seen:
+            continue
+        if count > seen:
+            draft.remember(member.rank, commits_seen=count, crashes=0, losses=0)
+        else:  # an aggregator that came back counts from 0
+            draft.remember(member.rank, commits_seen=count)
+
+
+def judge_workers(draft: Draft) -> None:
+    """Look at every member's replica and answer what happened to it; may end the job as Failed."""
+    for member in draft.status.members:
+        if draft.finished:
+            return
+        if member in draft.status.members:  # not replaced by an earlier verdict of this plan
+            _judge(draft, member)
+
+
+def _judge(draft: Draft, member: MemberIntent) -> None:
+    replica = draft.replicas.get(id_of(member))
+    if replica is None:
+        if member.seen:
+            _end(draft, member, "vanished", "its replica was deleted or its node lost", counted=False)
+    elif replica.phase != "Exited":
+        _watch_lost(draft, member, replica)
+    elif member.candidate:
+        _discard(draft, member, last_words(replica))
+    elif replica.starts < member.starts:
+        draft.note(f"{name_of(replica.id)} is to start again in place")
+    else:
+        _exited(draft, member, replica)
+
+
+def _exited(draft: Draft, member: MemberIntent, replica: Replica) -> None:
+    match replica.exit:
+        case ExitKind.PERMANENT:
+            message = f"{name_of(replica.id)} cannot go on, trying again cannot help: {last_words(replica)}"
+            draft.fail(permanent_reason(replica), message)
+        case ExitKind.SUCCEEDED:
+            _left(draft, member)
+        case ExitKind.ASKED if replica.exit_code == Exit.FENCED:
+            _fenced(draft, member, replica)
+        case ExitKind.ASKED:
+            _restart_in_place(draft, member, replica)
+        case _:
+            unreachable = replica.exit_code == Exit.UNAVAILABLE and draft.aggregator is None
+            _end(draft, member, "crashed", last_words(replica), counted=not unreachable)
+
+
+def _left(draft: Draft, member: MemberIntent) -> None:
+    """It ended with 0: the job may be at its end and the news not here yet, so wait before replacing it."""
+    since = draft.history(member.rank).left_since
+    if since is None:
+        since = draft.now
+        draft.remember(member.rank, left_since=since)
+    if draft.now < since + LEAVING_SECONDS:
+        draft.wake(since + LEAVING_SECONDS)
+        draft.note(f"{name_of(id_of(member))} ended with 0: waiting for news of the job's end")
+    else:
+        said = "ended by itself with exit code 0 while the job goes on"
+        _end(draft, member, "left", said, counted=True)
+
+
+def _fenced(draft: Draft, member: MemberIntent, replica: Replica) -> None:
+    if any(m.candidate and m.rank == member.rank for m in draft.status.members):
+        successor = succeed(draft, member)
+        message = f"{name_of(id_of(successor))} has taken the place of attempt {member.attempt}"
+        draft.announce("Normal", "CandidatePromoted", message)
+        return
+    # Turned away although it is desired: its own fault only if the aggregator knew what is desired.
+    _end(draft, member, "was fenced", last_words(replica), counted=draft.echoed)
+
+
+def _restart_in_place(draft: Draft, member: MemberIntent, replica: Replica) -> None:
+    asked = any((r.rank, r.attempt) == (member.rank, member.attempt) for r in draft.status.restarts)
+    draft.replace_member(member, structs.replace(member, starts=replica.starts + 1))
+    if asked:
+        draft.announce("Normal", "WorkerRestarted", f"{name_of(replica.id)} restarts in place, as asked")
+    elif _count(draft, member, "asked to restart unasked", last_words(replica), counted=True):
+        draft.note(f"{name_of(replica.id)} exited with 75 although nobody asked: counted as a crash")
+
+
+def _watch_lost(draft: Draft, member: MemberIntent, replica: Replica) -> None:
+    """A replica that runs but is lost to the aggregator is frozen or cut off: it has a while to come back."""
+    answer = draft.aggregator
+    pair = (member.rank, member.attempt)
+    lost = answer is not None and any(
+        (m.rank, m.attempt) == pair and m.state == "Lost" for m in answer.members
+    )
+    since = draft.history(member.rank).lost_since
+    if member.candidate or not lost:
+        if since is not None and not member.candidate:
+            draft.remember(member.rank, lost_since=None)
+        return
+    if since is None:
+        since = draft.now
+        draft.remember(member.rank, lost_since=since)
+    patience = LOST_TIMEOUTS * draft.spec.aggregation.wire.timeout_seconds
+    if draft.now < since + patience:
+        draft.wake(since + patience)
+        draft.note(f"{name_of(replica.id)} is lost but its replica runs: it may come back until replaced")
+        return
+    draft.stop(replica, f"it stayed lost for {patience:g} s while its replica ran", grace_seconds=0.0)
+    _end(draft, member, "hung", f"frozen or cut off for more than {patience:g} s", counted=True)
+
+
+def _discard(draft: Draft, candidate: MemberIntent, words: str) -> None:
+    draft.replace_member(candidate)
+    message = f"{name_of(id_of(candidate))} ended before its first gradient, its predecessor stays: {words}"
+    draft.announce("Warning", "CandidateFailed", message)
+
+
+def _end(draft: Draft, member: MemberIntent, what: str, words: str, *, counted: bool) -> None:
+    """Replace a member whose replica ended, after the pause its failures earn; fail the job at the limit."""
+    if member.candidate:
+        _discard(draft, member, words)
+        return
+    if _count(draft, member, what, words, counted=counted):
+        old = id_of(member)
+        successor = succeed(draft, member)
+        pause = max(0.0, draft.history(member.rank).retry_at - draft.now)
+        message = f"{name_of(old)} {what}, attempt {successor.attempt} follows in {pause:g} s: {words}"
+        draft.announce("Warning" if counted else "Normal", "WorkerReplaced", message)
+
+
+def _count(draft: Draft, member: MemberIntent, what: str, words: str, *, counted: bool) -> bool:
+    """Count a failure and set the pause before the next start; False when the job failed by it."""
+    history, limit = draft.history(member.rank), draft.spec.run_policy.backoff_limit
+    crashes, losses = history.crashes + counted, history.losses + (not counted)
+    draft.remember(
+        member.rank,
+        crashes=crashes,
+        crashes_total=history.crashes_total + counted,
+        losses=losses,
+        retry_at=draft.now + backoff(crashes + losses),
+    )
+    if crashes <= limit:
+        return True
+    message = (
+        f"worker {member.rank} failed {crashes} times in a row with no gradient between "
+        f"(spec.runPolicy.backoffLimit {limit}); at last attempt {member.attempt} {what}: {words}"
+    )
+    draft.fail("BackoffLimitExceeded", message)
+    return False
