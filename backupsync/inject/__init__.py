@@ -3,9 +3,9 @@
 `load_profile` reads a profile; an `Injector` tells one worker how long each of its steps takes.
 """
 
-from backupsync.inject.ideal import Place, ideal_seconds, ideal_step_seconds
+from backupsync.inject.ideal import Place, ideal_seconds, ideal_step_seconds, local_node
 from backupsync.inject.injector import InjectedStep, Injector
-from backupsync.inject.profile import Profile, ProfileError, Resource, load_profile, parse_profile
+from backupsync.inject.profile import Profile, ProfileError, Resource, as_profile, load_profile, parse_profile
 
 __all__ = [
     "InjectedStep",
@@ -14,8 +14,10 @@ __all__ = [
     "Profile",
     "ProfileError",
     "Resource",
+    "as_profile",
     "ideal_seconds",
     "ideal_step_seconds",
     "load_profile",
+    "local_node",
     "parse_profile",
 ]

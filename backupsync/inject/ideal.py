@@ -15,6 +15,11 @@ class Place(NamedTuple):
     node: str = "local"
 
 
+def local_node(rank: int, attempt: int) -> str:
+    """Return the virtual node of a worker of a local run: every attempt has its own."""
+    return f"node-{rank}" if attempt == 1 else f"node-{rank}-{attempt}"
+
+
 def ideal_step_seconds(
     profile: Profile | dict[str, Any], iteration: int, places: Sequence[Place]
 ) -> list[float] | None:

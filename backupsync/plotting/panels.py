@@ -1,0 +1,148 @@
+"""The four pictures of a sheet: each draws every run into one set of axes."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from backupsync.report import Report
+
+METRICS: Final = ("accuracy",)
+"""Evaluated metrics that are shown in place of the training loss, where every run has them."""
+
+
+class Run(NamedTuple):
+    """A report and its colour on the sheet."""
+
+    report: Report
+    colour: str
+
+    @property
+    def label(self) -> str:
+        """Name, mode, N and b."""
+        r = self.report
+        size = f"N={r.required}, b={r.backup_workers}" if r.mode != "Async" else f"{r.required} workers"
+        return f"{r.name}  ({r.mode}, {size})"
+
+
+def swatch(run: Run) -> Patch:
+    """The run's entry in the sheet's legend."""
+    return Patch(color=run.colour, label=run.label)
+
+
+def iteration_times(axes: Axes, runs: Sequence[Run]) -> None:
+    """ECDF of the iteration time, with the ideal order statistic dashed."""
+    shares = [i / 100 for i in range(101)]
+    longest = 0.0
+    for run in runs:
+        report = run.report
+        if not report.iteration_quantiles:
+            continue
+        axes.plot(_ms(report.iteration_quantiles), shares, color=run.colour, linewidth=2)
+        longest = max(longest, report.iteration_quantiles[99])
+        if report.ideal_quantiles:
+            axes.plot(_ms(report.ideal_quantiles), shares, color=run.colour, linewidth=1.3, linestyle="--")
+    axes.set(title="Iteration time", xlabel="milliseconds", ylabel="share of iterations at most this long")
+    axes.set_ylim(0, 1.02)
+    if longest:
+        axes.set_xlim(0, longest * 1100)
+    styles = [Line2D([], [], color="0.3", linewidth=2, label="measured")]
+    if any(run.report.ideal_quantiles for run in runs):
+        label = "ideal: N-th of the injected times"
+        styles.append(Line2D([], [], color="0.3", linewidth=1.3, linestyle="--", label=label))
+    axes.legend(handles=styles, loc="lower right", frameon=False)
+
+
+def arrivals(axes: Axes, runs: Sequence[Run]) -> None:
+    """Mean arrival of the k-th gradient, with the span from p10 to p90; hollow beyond N."""
+    shown = [run for run in runs if run.report.arrivals]
+    for index, run in enumerate(shown):
+        shift = (index - (len(shown) - 1) / 2) * 0.14
+        for arrival in run.report.arrivals:
+            late = arrival.k > run.report.required
+            x, mean = arrival.k + shift, arrival.mean * 1000
+            axes.vlines(x, arrival.p10 * 1000, arrival.p90 * 1000, color=run.colour, alpha=0.35, linewidth=4)
+            face = "white" if late else run.colour
+            axes.plot(x, mean, "o", color=run.colour, markerfacecolor=face, markersize=7)
+            if arrival.ideal_mean is not None:
+                axes.plot(x, arrival.ideal_mean * 1000, "_", color="0.15", markersize=13, markeredgewidth=1.5)
+    axes.set(
+        title="Arrival of the k-th gradient", xlabel="k", ylabel="milliseconds since the iteration began"
+    )
+    if not shown:
+        _nothing(axes, "no synchronous run")
+        return
+    most = max(len(run.report.arrivals) for run in shown)
+    axes.set_xticks(range(1, most + 1) if most <= 24 else [])
+    axes.set_ylim(bottom=0)
+    marks = [
+        Line2D([], [], color="0.3", marker="o", linestyle="", label="mean, bar from p10 to p90"),
+        Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="beyond N"),
+        Line2D([], [], color="0.15", marker="_", linestyle="", markersize=11, label="ideal"),
+    ]
+    axes.legend(handles=marks, loc="upper left", frameon=False)
+
+
+def training(axes: Axes, runs: Sequence[Run]) -> None:
+    """Accuracy, where every run evaluated it, else training loss, against wall time."""
+    metric = next((m for m in METRICS if all(_evaluated(run.report, m) for run in runs)), None)
+    for run in runs:
+        if metric:
+            points = _evaluated(run.report, metric)
+            axes.plot(*zip(*points, strict=True), color=run.colour, linewidth=1.6, marker="o", markersize=3.5)
+        else:
+            points = [(p.wall_seconds, p.loss) for p in run.report.curve if p.loss is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=run.colour, linewidth=1.4)
+    what = metric or "training loss"
+    axes.set(title=f"{what.capitalize()} against wall time", xlabel="seconds", ylabel=what)
+    axes.set_xlim(left=0)
+
+
+def outcomes(axes: Axes, runs: Sequence[Run]) -> None:
+    """Accepted, dropped and refused gradients of every rank, stacked."""
+    width = 0.8 / len(runs)
+    for index, run in enumerate(runs):
+        shift = (index - (len(runs) - 1) / 2) * width
+        for worker in run.report.workers:
+            bottom = 0
+            parts = ((worker.accepted, 1.0, ""), (worker.dropped, 0.35, "//"), (worker.refused, 0.12, "xx"))
+            for count, alpha, hatch in parts:
+                axes.bar(
+                    worker.rank + shift, count, width * 0.92, bottom=bottom,
+                    color=run.colour, alpha=alpha, hatch=hatch, edgecolor="white", linewidth=0.5,
+                )  # fmt: skip
+                bottom += count
+    ranks = sorted({worker.rank for run in runs for worker in run.report.workers})
+    axes.set_xticks(ranks if len(ranks) <= 24 else ranks[:: -(-len(ranks) // 24)])
+    axes.set(title="Gradients per worker", xlabel="rank", ylabel="gradients")
+    kinds = [
+        Patch(color="0.3", label="accepted"),
+        Patch(facecolor="0.3", alpha=0.35, hatch="//", edgecolor="white", label="dropped"),
+    ]
+    if any(worker.refused for run in runs for worker in run.report.workers):
+        kinds.append(Patch(facecolor="0.3", alpha=0.12, hatch="xx", edgecolor="white", label="refused"))
+    axes.legend(handles=kinds, loc="upper right", frameon=False, ncols=len(kinds))
+
+
+Panel = Callable[[Axes, Sequence[Run]], None]
+ALL: Final[tuple[Panel, ...]] = (
+    iteration_times,
+    arrivals,
+    training,
+    outcomes,
+)
+
+
+def _ms(seconds: Sequence[float]) -> list[float]:
+    return [s * 1000 for s in seconds]
+
+
+def _evaluated(report: Report, metric: str) -> list[tuple[float, float]]:
+    return [(e.wall_seconds, e.metrics[metric]) for e in report.evaluations if metric in e.metrics]
+
+
+def _nothing(axes: Axes, why: str) -> None:
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", color="0.5")
