@@ -1,0 +1,245 @@
+"""A torch model as flat sections of bytes: what the wire carries of it, read and written in place.
+
+The model stays the user's own: sections are written into its tensors, wherever they live, and nothing of it
+is replaced. Roles: a parameter that requires a gradient now is trainable, another is frozen, and persistent
+buffers are buffers. A tensor with several names (tied weights) counts once, under the first of them.
+"""
+
+import functools
+import itertools
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backupsync.errors import ProgramError
+from backupsync.wire.frames import Buffer
+from backupsync.wire.messages import TensorEntry
+from backupsync.wire.schema import Schema, Section, Slot
+from backupsync_worker.device import DTYPES
+from backupsync_worker.gradient import GradientPush
+
+Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MAX_NAME, _MAX_DIMENSIONS = 512, 16
+
+
+@dataclass
+class _Place:
+    """One tensor of the model, by where modules hold it: code may assign a new tensor to a buffer."""
+
+    owners: list[tuple[nn.Module, str]]
+    names: list[str]
+    role: Literal["trainable", "frozen", "buffer"]
+    first: Tensor = field(repr=False)
+
+    def tensors(self) -> list[Tensor]:
+        found: dict[int, Tensor] = {}
+        for module, name in self.owners:
+            tensor = getattr(module, name)
+            found[id(tensor)] = tensor
+        return list(found.values())
+
+    def entry(self) -> TensorEntry:
+        name, *aliases = self.names
+        dtype, shape = _NAMES[self.first.dtype], tuple(self.first.shape)
+        return TensorEntry(name, dtype, shape, self.role, tuple(aliases))  # type: ignore[arg-type]
+
+
+class FlatModel:
+    """`model` as the wire sees it.
+
+    Raises ProgramError for a model that cannot be trained here: nothing trainable, sparse embeddings, lazy or
+    meta tensors, element types the wire lacks, tensors that share memory without being one.
+    """
+
+    def __init__(self, model: nn.Module, wire_dtype: str, chunk_bytes: int) -> None:
+        self.model = model
+        self._wire_dtype, self._chunk_bytes = str(wire_dtype), chunk_bytes
+        _refuse_what_cannot_travel(model)
+        self._places = {place.names[0]: place for place in _places(model)}
+        self.schema = Schema(tuple(place.entry() for place in self._places.values()))
+        if not any(p.first.numel() for p in self._places.values() if p.role == "trainable"):
+            raise ProgramError(
+                f"model {type(model).__name__}: has no trainable parameters; model() must return a module "
+                "with at least one parameter that requires a gradient"
+            )
+        self._clean = self._snapshot()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the trainable parameters (of the last, when they are spread)."""
+        return self._parameter(self.schema.gradient[0].entry.name).device
+
+    @functools.cached_property
+    def gradient(self) -> GradientPush:
+        """The push of gradients; made at first use, since a copy for evaluation needs none."""
+        slots = self.schema.gradient
+        parameters = [self._parameter(slot.entry.name) for slot in slots]
+        return GradientPush(slots, parameters, self._wire_dtype, self._chunk_bytes)
+
+    def initial(self) -> tuple[memoryview, memoryview]:
+        """Return the sections (moving, frozen) of the present state; buffers of their own, safe to send."""
+        return self._read(self.schema.moving), self._read(self.schema.frozen)
+
+    def buffers(self) -> memoryview | None:
+        """Return the payload of a COMMIT (layout `buffer_section`), or None for a model without buffers."""
+        return self._read(self.schema.buffer_section) if self.schema.buffers else None
+
+    def load(self, section: Section, data: Buffer) -> None:
+        """Write a whole section into the model's own tensors; `data` may be read-only and is not kept.
+
+        Raises ValueError when `data` has another length than the section.
+        """
+        slots = self.schema.moving if section == "moving" else self.schema.frozen
+        expected = self.schema.section_bytes(slots)
+        if len(data) != expected:
+            raise ValueError(f"section {section}: {len(data)} bytes came, the schema has {expected}")
+        source = np.frombuffer(data, dtype=np.uint8)
+        staged = self._stage(source, slots)
+        with torch.no_grad():
+            for slot in slots:
+                for tensor in self._tensors(slot):
+                    if staged is None:
+                        _bytes_of(tensor)[:] = source[slot.offset : slot.offset + slot.size]
+                    else:
+                        tensor.copy_(_window(staged, slot), non_blocking=True)
+        if staged is not None and staged.is_pinned():
+            torch.cuda.synchronize()
+        if section == "moving":
+            self._clean = self._snapshot()
+
+    def reset_buffers(self) -> None:
+        """Put the buffers back as the last `load` left them, so that a gradient given up leaves no trace."""
+        with torch.no_grad():
+            for slot, saved in zip(self.schema.buffer_section, self._clean, strict=True):
+                for tensor in self._tensors(slot):
+                    tensor.copy_(saved)
+
+    def _snapshot(self) -> list[Tensor]:
+        return [self._tensors(slot)[0].detach().clone() for slot in self.schema.buffer_section]
+
+    def _parameter(self, name: str) -> nn.Parameter:
+        parameter = self._places[name].first
+        assert isinstance(parameter, nn.Parameter)
+        return parameter
+
+    def _tensors(self, slot: Slot) -> list[Tensor]:
+        tensors = self._places[slot.entry.name].tensors()
+        for tensor in tensors:
+            if tuple(tensor.shape) != slot.entry.shape or _NAMES.get(tensor.dtype) != slot.entry.dtype:
+                raise ProgramError(
+                    f"tensor {slot.entry.name!r}: became {tensor.dtype}{list(tensor.shape)} while training, "
+                    f"was {slot.entry.dtype}{list(slot.entry.shape)}; its shape and element type must stay"
+                )
+        return tensors
+
+    def _read(self, slots: tuple[Slot, ...]) -> memoryview:
+        on_cuda = any(t.is_cuda for slot in slots for t in self._tensors(slot)[:1])
+        total = self.schema.section_bytes(slots)
+        flat = torch.zeros(total, dtype=torch.uint8, pin_memory=on_cuda)
+        for slot in slots:
+            _window(flat, slot).copy_(self._tensors(slot)[0].detach(), non_blocking=True)
+        if on_cuda:
+            torch.cuda.synchronize()
+        return flat.numpy().data.toreadonly()
+
+    def _stage(self, source: Bytes, slots: tuple[Slot, ...]) -> Tensor | None:
+        """Copy `source` for tensors that cannot take its bytes as they are; None when all can."""
+        tensors = [tensor for slot in slots for tensor in self._tensors(slot)]
+        if all(t.device.type == "cpu" and t.is_contiguous() for t in tensors):
+            return None
+        staged = torch.empty(source.size, dtype=torch.uint8, pin_memory=any(t.is_cuda for t in tensors))
+        staged.numpy()[:] = source
+        return staged
+
+
+def _places(model: nn.Module) -> list[_Place]:
+    """Collect the distinct tensors: parameters, then persistent buffers, in the order modules name them."""
+    persistent = model.state_dict(keep_vars=True).keys()
+    found: dict[tuple[int, ...], _Place] = {}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in named:
+        is_parameter = isinstance(tensor, nn.Parameter)
+        if not is_parameter and name not in persistent:
+            continue
+        _refuse_tensor(name, tensor)
+        path, _, attribute = name.rpartition(".")
+        owner = (model.get_submodule(path), attribute)
+        place = found.get(_identity(tensor))
+        if place is None:
+            role: Literal["trainable", "frozen", "buffer"] = (
+                "buffer" if not is_parameter else "trainable" if tensor.requires_grad else "frozen"
+            )
+            found[_identity(tensor)] = _Place([owner], [name], role, tensor)
+        elif place.first is not tensor and (place.first.requires_grad or tensor.requires_grad):
+            raise ProgramError(
+                f"tensors {place.names[0]!r} and {name!r}: share memory without being one parameter; tie "
+                "them by assigning the same Parameter to both"
+            )
+        else:
+            place.owners.append(owner)
+            place.names.append(name)
+    _refuse_overlaps(list(found.values()))
+    return list(found.values())
+
+
+def _identity(tensor: Tensor) -> tuple[int, ...]:
+    """Tell storage apart: where it lies and how it is read; an empty tensor is only itself."""
+    if not tensor.numel():
+        return (id(tensor),)
+    return (tensor.data_ptr(), tensor.numel(), tensor.element_size())
+
+
+def _refuse_overlaps(places: list[_Place]) -> None:
+    spans = sorted(
+        (p.first.device.type, p.first.data_ptr(), p.first.data_ptr() + p.first.nbytes, p.names[0])
+        for p in places
+        if p.first.numel() and p.first.is_contiguous()
+    )
+    for (device, _, end, name), (other, start, _, following) in itertools.pairwise(spans):
+        if device == other and start < end:
+            raise ProgramError(
+                f"tensors {name!r} and {following!r}: overlap in memory; give each its own (.clone())"
+            )
+
+
+def _refuse_what_cannot_travel(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
+            raise ProgramError(
+                f"module {name!r}: makes sparse gradients, and only dense ones are averaged; construct the "
+                f"{type(module).__name__} with sparse=False"
+            )
+
+
+def _refuse_tensor(name: str, tensor: Tensor) -> None:
+    reason = None
+    if nn.parameter.is_lazy(tensor):
+        reason = "is not initialized yet; run one forward pass in model() before it returns"
+    elif tensor.is_meta:
+        reason = "is on the meta device; give it memory and values in model() (to_empty, then initialize)"
+    elif tensor.layout != torch.strided:
+        reason = f"is sparse ({tensor.layout}); store it dense"
+    elif tensor.dtype not in _NAMES:
+        reason = f"has element type {tensor.dtype}; the wire carries {', '.join(DTYPES)}"
+    elif any(n > 1 and s == 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True)):
+        reason = "is an expanded view, whose elements share memory; store it with .contiguous()"
+    elif len(name) > _MAX_NAME or tensor.dim() > _MAX_DIMENSIONS:
+        reason = f"exceeds the wire's bounds of {_MAX_NAME} characters and {_MAX_DIMENSIONS} dimensions"
+    if reason:
+        raise ProgramError(f"tensor {name!r}: {reason}")
+
+
+def _bytes_of(tensor: Tensor) -> Bytes:
+    """Return the memory of a contiguous tensor of the CPU."""
+    return tensor.detach().view(-1).view(torch.uint8).numpy()
+
+
+def _window(flat: Tensor, slot: Slot) -> Tensor:
+    """Return the tensor that lies at `slot` of a flat section."""
+    part = flat[slot.offset : slot.offset + slot.size]
+    return part.view(DTYPES[slot.entry.dtype]).view(slot.entry.shape)
