@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import structs
 
 from backupsync.control import AggregatorStatus
+from backupsync.exits import ExitKind
 from backupsync.lifecycle.conditions import with_condition
 from backupsync.lifecycle.types import (
     Action,
@@ -75,6 +76,21 @@ class Draft:
         desired, answer = self.status.desired, self.aggregator
         return answer is not None and desired is not None and answer.applied >= desired.order
 
+    @property
+    def dismissed(self) -> bool:
+        """Whether the aggregator in office has come to its end, and so has sent its workers home."""
+        progress, replica = self.status.progress, self.replicas.get(self.aggregator_id)
+        if replica is not None and replica.exit is ExitKind.SUCCEEDED:
+            return True
+        ended = progress is not None and progress.phase in ("Suspended", "Succeeded", "Failed")
+        return ended and progress is not None and progress.epoch == self.status.aggregator_attempt
+
+    @property
+    def answered(self) -> bool:
+        """Whether the aggregator in office has ever answered."""
+        progress = self.status.progress
+        return progress is not None and progress.epoch == self.status.aggregator_attempt
+
     def there(self, role: Role) -> list[Replica]:
         """Replicas of `role` that have not exited, in order of rank and attempt."""
         alive = (r for r in self.replicas.values() if r.id.role == role and r.phase != "Exited")
@@ -119,6 +135,8 @@ class Draft:
 
     def stop(self, replica: Replica, reason: str, grace_seconds: float = 10.0) -> None:
         """End `replica`, unless it is ending already."""
+        if any(isinstance(a, Stop) and a.replica == replica.id for a in self._actions):
+            return
         if replica.stopping:
             self.note(f"{name_of(replica.id)} is ending: {reason}")
         else:

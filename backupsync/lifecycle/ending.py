@@ -5,7 +5,7 @@ Finished is finished: a job that succeeded or failed only stops what still runs,
 
 from backupsync.lifecycle.desired import desire_halt, tell
 from backupsync.lifecycle.draft import Draft
-from backupsync.lifecycle.types import Delete, Stop
+from backupsync.lifecycle.types import Delete, Replica, Stop
 
 DRAIN_SECONDS = 10.0
 """How long workers that the aggregator has dismissed may take to end by themselves."""
@@ -41,17 +41,16 @@ def clean_up(draft: Draft) -> None:
     """Let the replicas of a finished job go, then delete its record when its time has come."""
     since = draft.status.completion_time
     since = draft.now if since is None else since
-    answer = draft.aggregator
-    dismissed = answer is not None and answer.phase in ("Succeeded", "Failed", "Suspended")
     # An aggregator at its end stays to dismiss its workers; one still at work is asked to stop at once.
-    if not dismissed or not draft.there("worker") or draft.now >= since + DRAIN_SECONDS:
+    if not draft.dismissed or not draft.there("worker") or draft.now >= since + DRAIN_SECONDS:
         desire_halt(draft, stop=True)
     tell(draft)
     keep_running = draft.observed.pods and draft.spec.run_policy.clean_pod_policy == "None"
     if keep_running:
         draft.note("cleanPodPolicy None: replicas that still run are left alone")
     else:
-        wind_up(draft, since=since, dismissed=answer is not None, reason="the job has ended")
+        told = draft.dismissed or draft.aggregator is not None
+        wind_up(draft, since=since, dismissed=told, reason="the job has ended")
     if draft.observed.pods and draft.spec.run_policy.clean_pod_policy == "All":
         _remove_exited(draft)
     _expire(draft, since)
@@ -63,12 +62,15 @@ def wind_up(draft: Draft, *, since: float, dismissed: bool, reason: str) -> None
     `since` is when the job ended (Unix seconds); `dismissed` says that an aggregator tells the workers to go.
     """
     workers, aggregators = draft.there("worker"), draft.there("aggregator")
-    if workers and dismissed and draft.now < since + DRAIN_SECONDS:
-        draft.wake(since + DRAIN_SECONDS)
-        draft.note(f"{len(workers)} workers are leaving by themselves")
-        return
+    waiting = dismissed and draft.now < since + DRAIN_SECONDS
+    leaving = [r for r in workers if waiting and not _lost(draft, r)]
     for replica in workers:
-        draft.stop(replica, reason)
+        if replica not in leaving:
+            draft.stop(replica, reason)
+    if leaving:
+        draft.wake(since + DRAIN_SECONDS)
+        draft.note(f"{len(leaving)} workers are leaving by themselves")
+        return
     until = since + draft.spec.run_policy.suspend_grace_seconds
     for replica in aggregators:
         in_office = replica.id == draft.aggregator_id and draft.aggregator is not None
@@ -77,6 +79,13 @@ def wind_up(draft: Draft, *, since: float, dismissed: bool, reason: str) -> None
             draft.note("the aggregator writes its last and ends by itself")
         else:
             draft.stop(replica, reason)
+
+
+def _lost(draft: Draft, replica: Replica) -> bool:
+    """Whether the aggregator no longer reaches it, so that nobody can tell it to leave."""
+    members = () if draft.aggregator is None else draft.aggregator.members
+    pair = (replica.id.rank, replica.id.attempt)
+    return any((m.rank, m.attempt) == pair and m.state == "Lost" for m in members)
 
 
 def _remove_exited(draft: Draft) -> None:

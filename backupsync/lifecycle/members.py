@@ -78,13 +78,12 @@ def succeed(draft: Draft, member: MemberIntent) -> MemberIntent:
 
 
 def drop_surplus(draft: Draft) -> None:
-    """Take the highest ranks out of the members when N + b has shrunk; settle restarts that are done."""
+    """Take the highest ranks out of the members when N + b has shrunk."""
     total = draft.spec.aggregation.total
     surplus = [m for m in draft.status.members if m.rank >= total]
     for member in surplus:
         draft.replace_member(member)
         draft.note(f"{name_of(id_of(member))} is no longer wanted: workers + backupWorkers is {total}")
-    _settle_restarts(draft)
 
 
 def fill_ranks(draft: Draft) -> None:
@@ -114,6 +113,22 @@ def promote_candidates(draft: Draft) -> None:
             draft.note(f"{name_of(id_of(candidate))} is a candidate: no whole gradient from it yet")
 
 
+def settle_restarts(draft: Draft) -> None:
+    """Forget restarts in place that have happened, or whose member is no more."""
+    answer = draft.aggregator
+    starts = {} if answer is None else {(m.rank, m.attempt): m.start for m in answer.members}
+    members = {(m.rank, m.attempt) for m in draft.status.members}
+
+    def open_still(asked: RestartIntent) -> bool:
+        pair = (asked.rank, asked.attempt)
+        replica = draft.replicas.get(ReplicaId("worker", *pair))
+        # The engine's own count is the one its crashes are told from, so it decides where it is known.
+        reached = replica.starts if replica else starts.get(pair, 0)
+        return pair in members and reached <= asked.start
+
+    draft.update(restarts=tuple(filter(open_still, draft.status.restarts)))
+
+
 def start_missing(draft: Draft) -> None:
     """Start every member that has no replica, or that exited to be started again, once its pause is over."""
     for member in draft.status.members:
@@ -140,20 +155,6 @@ def stop_unwanted(draft: Draft) -> None:
             draft.note(f"{name_of(replica.id)} stays until the aggregator has let it go")
         else:
             draft.stop(replica, "its rank is gone" if vanished else "another attempt has its place")
-
-
-def _settle_restarts(draft: Draft) -> None:
-    answer = draft.aggregator
-    starts = {} if answer is None else {(m.rank, m.attempt): m.start for m in answer.members}
-    members = {(m.rank, m.attempt) for m in draft.status.members}
-
-    def open_still(asked: RestartIntent) -> bool:
-        pair = (asked.rank, asked.attempt)
-        replica = draft.replicas.get(ReplicaId("worker", *pair))
-        reached = max(starts.get(pair, 0), replica.starts if replica else 0)
-        return pair in members and reached <= asked.start
-
-    draft.update(restarts=tuple(filter(open_still, draft.status.restarts)))
 
 
 def _reason(member: MemberIntent) -> str:

@@ -17,6 +17,7 @@ from backupsync.lifecycle.members import (
     fill_ranks,
     id_of,
     promote_candidates,
+    settle_restarts,
     start_missing,
     stop_unwanted,
 )
@@ -104,6 +105,7 @@ def _run(draft: Draft) -> None:
     judge_workers(draft)
     if draft.finished:
         return
+    settle_restarts(draft)
     fill_ranks(draft)
     _scaled(draft)
     desire_running(draft)

@@ -82,7 +82,10 @@ def _judge(draft: Draft, member: MemberIntent) -> None:
         if member.seen:
             _end(draft, member, "vanished", "its replica was deleted or its node lost", counted=False)
     elif replica.phase != "Exited":
-        _watch_lost(draft, member, replica)
+        if replica.starts > member.starts and not member.candidate:
+            _started_again(draft, member, replica)
+        else:
+            _watch_lost(draft, member, replica)
     elif member.candidate:
         _discard(draft, member, last_words(replica))
     elif replica.starts < member.starts:
@@ -131,13 +134,27 @@ def _fenced(draft: Draft, member: MemberIntent, replica: Replica) -> None:
     _end(draft, member, "was fenced", last_words(replica), counted=draft.echoed)
 
 
+def _started_again(draft: Draft, member: MemberIntent, replica: Replica) -> None:
+    """The engine (a kubelet, say) has restarted it in place: a crash, unless it was asked for."""
+    draft.replace_member(member, structs.replace(member, starts=replica.starts))
+    if _asked(draft, member):
+        draft.announce("Normal", "WorkerRestarted", f"{name_of(replica.id)} restarted in place, as asked")
+    elif _count(draft, member, "restarted in place", last_words(replica), counted=True):
+        said = f"{name_of(replica.id)} was restarted in place (start {replica.starts}): counted as a crash"
+        draft.announce("Warning", "WorkerCrashed", said)
+
+
+def _asked(draft: Draft, member: MemberIntent) -> bool:
+    return any((r.rank, r.attempt) == (member.rank, member.attempt) for r in draft.status.restarts)
+
+
 def _restart_in_place(draft: Draft, member: MemberIntent, replica: Replica) -> None:
-    asked = any((r.rank, r.attempt) == (member.rank, member.attempt) for r in draft.status.restarts)
     draft.replace_member(member, structs.replace(member, starts=replica.starts + 1))
-    if asked:
+    if _asked(draft, member):
         draft.announce("Normal", "WorkerRestarted", f"{name_of(replica.id)} restarts in place, as asked")
     elif _count(draft, member, "asked to restart unasked", last_words(replica), counted=True):
-        draft.note(f"{name_of(replica.id)} exited with 75 although nobody asked: counted as a crash")
+        said = f"{name_of(replica.id)} exited with 75 although nobody asked: counted as a crash"
+        draft.announce("Warning", "WorkerCrashed", said)
 
 
 def _watch_lost(draft: Draft, member: MemberIntent, replica: Replica) -> None:
