@@ -108,9 +108,8 @@ def _exited(draft: Draft, replica: Replica) -> None:
 
 def _watch_silence(draft: Draft, replica: Replica) -> None:
     """A running aggregator that answered before and answers no more hangs; it is replaced if it can be."""
-    progress, since = draft.status.progress, draft.status.aggregator_silent_since
-    answered = progress is not None and progress.epoch == draft.status.aggregator_attempt
-    if draft.aggregator is not None or not answered:
+    since = draft.status.aggregator_silent_since
+    if draft.aggregator is not None or not draft.answered:
         if since is not None:
             draft.update(aggregator_silent_since=None)
         return

@@ -79,11 +79,11 @@ class Draft:
     @property
     def dismissed(self) -> bool:
         """Whether the aggregator in office has come to its end, and so has sent its workers home."""
-        progress, replica = self.status.progress, self.replicas.get(self.aggregator_id)
+        replica, progress = self.replicas.get(self.aggregator_id), self.status.progress
         if replica is not None and replica.exit is ExitKind.SUCCEEDED:
             return True
         ended = progress is not None and progress.phase in ("Suspended", "Succeeded", "Failed")
-        return ended and progress is not None and progress.epoch == self.status.aggregator_attempt
+        return ended and self.answered
 
     @property
     def answered(self) -> bool:

@@ -82,6 +82,8 @@ def _wait_for_checkpoint(draft: Draft) -> None:
     if answer is not None and answer.phase == "Suspended":
         at = answer.checkpoint_iteration
         _halted(draft, "no checkpoint was written" if at is None else f"checkpoint at iteration {at}")
+    elif not draft.answered:
+        _halted(draft, "the aggregator had not begun")
     elif not runs:
         _halted(draft, "the aggregator had ended; its newest checkpoint stands")
     elif draft.now >= until:
@@ -101,8 +103,6 @@ def _halted(draft: Draft, how: str) -> None:
 
 def _rest(draft: Draft) -> None:
     draft.note("the job is suspended: nothing is started")
-    answer = draft.aggregator
-    dismissed = answer is not None and answer.phase == "Suspended"
-    wind_up(
-        draft, since=draft.status.halted_at or draft.now, dismissed=dismissed, reason="the job is suspended"
-    )
+    since = draft.status.halted_at
+    since = draft.now if since is None else since
+    wind_up(draft, since=since, dismissed=draft.dismissed, reason="the job is suspended")
