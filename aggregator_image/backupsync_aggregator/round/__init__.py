@@ -1,1 +1,8 @@
 """The round: which gradient is accepted, when an iteration is complete, who is told what. Pure."""
+
+from backupsync_aggregator.round.events import Member
+from backupsync_aggregator.round.machine import Round
+from backupsync_aggregator.round.members import MemberView, Outstanding
+from backupsync_aggregator.round.state import Origin
+
+__all__ = ["Member", "MemberView", "Origin", "Outstanding", "Round"]

@@ -22,7 +22,10 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Tell a member what became of its gradient, and forget the gradient unless it was accepted."""
+    """Tell a member what became of its gradient, and forget the gradient unless it was accepted.
+
+    A gradient accepted before is never taken back: `unasked` concerns the bytes of this COMMIT alone.
+    """
 
     member: Member
     iteration: int
@@ -97,7 +100,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The job is over, or suspended: write what has to be written, then let everyone go."""
+    """The job is over, or suspended: write what has to be written, then send every member home.
+
+    The last effect ever, but for a Dismiss to whoever still joins. Its Ended line was recorded just before.
+    """
 
     outcome: Literal["Succeeded", "Failed", "Suspended"]
     reason: str

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from backupsync.control import DesiredMember
-from backupsync.wire.messages import Commit
+from backupsync.wire.messages import Commit, Timing
 
 
 class Member(NamedTuple):
@@ -23,6 +23,8 @@ class Desire:
     backup_workers: int
     suspend: bool = False
     stop: bool = False
+    restart: tuple[Member, ...] = ()
+    """Members asked to restart in place; asked until their start has risen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Abandoned:
     member: Member
     iteration: int
     ticket: int
+    timing: Timing | None = None
+    """How far it got, by the worker's own clock."""
 
 
 @dataclass(frozen=True, slots=True)
