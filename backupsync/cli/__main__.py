@@ -1,0 +1,5 @@
+"""`python -m backupsync.cli`."""
+
+from backupsync.cli import main
+
+main()

@@ -1,0 +1,143 @@
+"""`backupsync run` and `backupsync validate`."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from backupsync.cli.boundary import INTERRUPTED
+from backupsync.cli.checks import check_everything
+from backupsync.cli.options import Context, Manifest, StateDir, require_local
+from backupsync.inject import load_profile
+from backupsync.local.home import JobDirectory, state_root
+from backupsync.local.observer import Observer, Silent
+from backupsync.local.outputs import Outputs
+from backupsync.local.preflight import torch_problems, torch_problems_in_fork
+from backupsync.local.progress.live import LiveProgress
+from backupsync.local.progress.plain import PlainProgress
+from backupsync.local.progress.summary import Ending, render_summary
+from backupsync.local.run import Prepared, RunOptions, prepare, start
+from backupsync.local.signals import Interrupted
+
+
+class LogFormat(StrEnum):
+    """How processes write their logs."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def run(
+    manifest: Manifest,
+    inject: Annotated[
+        Path | None, typer.Option(metavar="PROFILE", help="Straggler profile to inject (YAML).")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="JSONL", help="Where the trace is written besides the state.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="JSON", help="Where the report is written.")] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="TRACE", help="Recompute a traced run bit for bit instead of a new one."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete what an earlier run of this name left, and start anew.")
+    ] = False,
+    log_format: Annotated[LogFormat, typer.Option(help="Format of the processes' logs.")] = LogFormat.TEXT,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the end.")] = False,
+    local: Annotated[
+        bool, typer.Option("--local", help="Run as processes of this machine (default).")
+    ] = True,
+    context: Context = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Run the job here: one aggregator and N+b workers.
+
+    Ctrl-C writes a checkpoint and stops; the same command goes on from it. A second Ctrl-C ends at once.
+    """
+    require_local(local and context is None, context)
+    job = check_everything(manifest, torch_problems_in_fork)
+    if replay is not None:
+        # Imports torch, which nothing else here needs.
+        from backupsync.local.replay import replay as recompute  # noqa: PLC0415
+
+        raise typer.Exit(recompute(job, manifest, replay))
+    options = RunOptions(replace=replace, log_format=log_format, injection=_profile(inject))
+    directory = JobDirectory(state_root(state_dir), job.metadata.name)
+    outputs = Outputs(directory, trace, report)
+    outputs.check()
+    with directory.lock.held(job.metadata.name):
+        prepared = prepare(job, manifest, directory, options)
+        raise typer.Exit(_run(prepared, outputs, options, quiet))
+
+
+def validate(manifest: Manifest) -> None:
+    """Check a manifest and say everything that is wrong with it at once."""
+    job = check_everything(manifest, torch_problems)
+    aggregation, training = job.spec.aggregation, job.spec.training
+    ends = {k: getattr(training, k) for k in ("iterations", "examples", "epochs")}
+    end = next(f"{value} {key}" for key, value in ends.items() if value is not None)
+    typer.echo(
+        f"{manifest}: valid: job {job.metadata.name}, mode {aggregation.mode}, N = {aggregation.workers}, "
+        f"b = {aggregation.backup_workers}, batch size {training.batch_size}, {end}"
+    )
+
+
+def _run(prepared: Prepared, outputs: Outputs, options: RunOptions, quiet: bool) -> int:
+    observer = _observer(prepared, quiet)
+    outputs.link_trace()
+    engine = start(prepared, observer, options)
+    try:
+        status = engine.run()
+    except Interrupted:
+        observer.close()
+        _say(f"job {prepared.directory.name}: every process was ended at once; {_how_to_go_on(prepared)}")
+        return INTERRUPTED
+    finally:
+        observer.close()
+        outputs.finish()
+    ending = Ending(
+        job=engine.job,
+        status=status,
+        report=outputs.report,
+        checkpoints=prepared.facts.checkpoint_directory,
+        trace=str(outputs.trace_path),
+        report_path=outputs.report_path,
+        logs=str(prepared.directory.logs),
+        go_on=_how_to_go_on(prepared),
+    )
+    console = Console(stderr=True, highlight=False)
+    console.print(render_summary(ending))
+    if status.phase == "Succeeded":
+        return 0
+    return 1 if status.phase == "Failed" else INTERRUPTED
+
+
+def _observer(prepared: Prepared, quiet: bool) -> Observer:
+    if quiet:
+        return Silent()
+    observer: Observer = LiveProgress() if sys.stderr.isatty() else PlainProgress()
+    if prepared.resumed_from is not None:
+        progress = prepared.resumed_from.progress
+        at = progress.checkpoint_iteration if progress else None
+        where = "its checkpoint" if at is None else f"its checkpoint at iteration {at}"
+        _say(f"job {prepared.directory.name}: goes on from {where}")
+    return observer
+
+
+def _how_to_go_on(prepared: Prepared) -> str:
+    return f"go on with `backupsync run {prepared.facts.manifest_source}`"
+
+
+def _profile(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    profile: dict[str, Any] = load_profile(path).model_dump(mode="json", by_alias=True)
+    return profile
+
+
+def _say(text: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)

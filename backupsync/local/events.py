@@ -1,0 +1,71 @@
+"""Events of a job: what happened and why, appended to events.jsonl and shown to whoever watches."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from backupsync.lifecycle.types import Replica
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One thing that happened."""
+
+    at: float
+    """Unix time."""
+    kind: Literal["Normal", "Warning"] = "Normal"
+    reason: str
+    """CamelCase word."""
+    message: str
+    detail: str = ""
+    """Last words of a process, such as the user's traceback."""
+
+
+_DECODER = msgspec.json.Decoder(Event)
+
+
+def append_event(path: Path, event: Event) -> None:
+    """Append one event."""
+    with path.open("ab") as file:
+        file.write(_ENCODER.encode(event) + b"\n")
+
+
+def read_events(path: Path) -> Iterator[Event]:
+    """Yield the events in order; a torn last line is left out."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    for line in lines:
+        if line.endswith(b"\n"):
+            yield _DECODER.decode(line)
+
+
+def event(kind: Literal["Normal", "Warning"], reason: str, message: str, detail: str = "") -> Event:
+    """Return an event of this moment."""
+    return Event(at=time.time(), kind=kind, reason=reason, message=message, detail=detail)
+
+
+class LastWords:
+    """Keeps what exited processes said, to say it in an event's detail once and elsewhere in short."""
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+
+    def add(self, replica: Replica) -> None:
+        """Remember the last words of an exited replica."""
+        if "\n" in replica.message and replica.message.strip() not in self._words:
+            self._words.append(replica.message.strip())
+
+    def shorten(self, message: str) -> str:
+        """Return `message` with last words of many lines replaced by the last of them."""
+        for words in self._words:
+            # The planner keeps the end of long ones.
+            for said in (words, words[-2000:]):
+                message = message.replace(said, words.splitlines()[-1])
+        return message

@@ -1,0 +1,115 @@
+"""Running a job: what is checked and written before its first process starts.
+
+Everything that can be refused is refused here, before anything is written.
+"""
+
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from backupsync.errors import BackupSyncError
+from backupsync.lifecycle.types import JobStatus
+from backupsync.local import ownership
+from backupsync.local.engine import Engine
+from backupsync.local.home import FINISHED, JobDirectory, RunFacts
+from backupsync.local.launches import choose_port, worker_threads
+from backupsync.local.observer import Observer
+from backupsync.spec import BackupSyncJob
+
+
+class RunOptions(Struct, frozen=True, kw_only=True):
+    """What the user asked for beside the manifest."""
+
+    replace: bool = False
+    log_format: str = "text"
+    injection: dict[str, Any] | None = None
+
+
+class Prepared(Struct, frozen=True, kw_only=True):
+    """A job that may start."""
+
+    directory: JobDirectory
+    facts: RunFacts
+    resumed_from: JobStatus | None
+    """Status of the stopped run that goes on; None for a fresh one."""
+
+
+def prepare(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options: RunOptions) -> Prepared:
+    """Check and write what the engine needs; the caller holds the job's lock. Raises BackupSyncError."""
+    if directory.exists and not options.replace:
+        return _resume(job, manifest, directory, options)
+    return _begin(job, manifest, directory, options)
+
+
+def start(prepared: Prepared, observer: Observer, options: RunOptions) -> Engine:
+    """Return the engine of a prepared job."""
+    return Engine(prepared.directory, prepared.facts, observer, options.log_format)
+
+
+def _begin(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options: RunOptions) -> Prepared:
+    checkpoints = _checkpoint_path(job, directory)
+    if options.replace and directory.exists:
+        ownership.clear(Path(directory.read_facts().checkpoint_directory), job.metadata.name)
+    ownership.check(checkpoints, job.metadata.name, replace=options.replace)
+    facts = RunFacts(
+        uid=str(uuid.uuid4()),
+        manifest_source=str(manifest),
+        program_directory=str(manifest.parent.absolute()),
+        checkpoint_directory=str(checkpoints),
+        endpoint_port=choose_port(job.spec),
+        threads=worker_threads(job.spec),
+        injection=options.injection,
+        started=time.time(),
+    )
+    if directory.path.exists():
+        directory.clear()
+    directory.create()
+    ownership.claim(checkpoints, job.metadata.name, facts.uid)
+    directory.write_job(_with_checkpoint_path(job, checkpoints))
+    directory.write_facts(facts)
+    return Prepared(directory=directory, facts=facts, resumed_from=None)
+
+
+def _resume(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options: RunOptions) -> Prepared:
+    status, facts = directory.read_status(), directory.read_facts()
+    name = job.metadata.name
+    if status.phase in FINISHED:
+        raise BackupSyncError(
+            f"job {name}: has {status.phase.lower()} already; run it anew with --replace, "
+            "or under another metadata.name"
+        )
+    checkpoints = _checkpoint_path(job, directory)
+    if str(checkpoints) != facts.checkpoint_directory:
+        raise BackupSyncError(
+            f"spec.checkpoint.path = {job.spec.checkpoint.path!r}: job {name} was stopped with its "
+            f"checkpoints in {facts.checkpoint_directory}; set that path to go on, "
+            "or start anew with --replace"
+        )
+    changed: dict[str, Any] = {
+        "manifest_source": str(manifest),
+        "program_directory": str(manifest.parent.absolute()),
+        "endpoint_port": choose_port(job.spec),
+        "injection": options.injection if options.injection is not None else facts.injection,
+    }
+    facts = msgspec.structs.replace(facts, **changed)
+    directory.create()
+    directory.write_job(_with_checkpoint_path(job, checkpoints))
+    directory.write_facts(facts)
+    return Prepared(directory=directory, facts=facts, resumed_from=status)
+
+
+def _checkpoint_path(job: BackupSyncJob, directory: JobDirectory) -> Path:
+    path = job.spec.checkpoint.path
+    return directory.checkpoints if path is None else Path(path).expanduser().absolute()
+
+
+def _with_checkpoint_path(job: BackupSyncJob, path: Path) -> BackupSyncJob:
+    """Return the job as it runs here: checkpoints always have a place, so the aggregator can come back."""
+    if job.spec.checkpoint.path is not None:
+        return job
+    checkpoint = job.spec.checkpoint.model_copy(update={"path": str(path)})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"checkpoint": checkpoint})})
