@@ -1,6 +1,7 @@
 """The device of a worker: which one, batches to it, gradients from it through page-locked memory."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
 import torch
@@ -65,12 +66,21 @@ def to_device(data: Any, device: torch.device, pin_memory: bool = False) -> Any:
         pinned = pin_memory and device.type == "cuda" and data.device.type == "cpu"
         return data.pin_memory().to(device, non_blocking=True) if pinned else data.to(device)
     if isinstance(data, Mapping) and not hasattr(data, "to"):
-        return type(data)(**{k: to_device(v, device, pin_memory) for k, v in data.items()})
+        return _mapping(data, {k: to_device(v, device, pin_memory) for k, v in data.items()})
     if isinstance(data, tuple) and hasattr(data, "_fields"):
         return type(data)(*(to_device(v, device, pin_memory) for v in data))
     if type(data) in (tuple, list):
         return type(data)(to_device(v, device, pin_memory) for v in data)
     return data.to(device) if hasattr(data, "to") else data
+
+
+def _mapping(like: Mapping[Any, Any], moved: dict[Any, Any]) -> Mapping[Any, Any]:
+    """Return `moved` as the same kind of mapping where that can be had (a defaultdict keeps its factory)."""
+    if type(like) is dict or not isinstance(like, MutableMapping):
+        return moved
+    clone = copy.copy(like)
+    clone.update(moved)
+    return clone
 
 
 class Done(Protocol):

@@ -107,8 +107,6 @@ class FlatModel:
                         _bytes_of(tensor)[:] = source[slot.offset : slot.offset + slot.size]
                     else:
                         tensor.copy_(_window(staged, slot), non_blocking=True)
-        if staged is not None and staged.is_pinned():
-            torch.cuda.synchronize()
         if section == "moving":
             self._clean = self._snapshot()
 
@@ -128,7 +126,12 @@ class FlatModel:
         return parameter
 
     def _tensors(self, slot: Slot) -> list[Tensor]:
-        tensors = self._places[slot.entry.name].tensors()
+        place = self._places[slot.entry.name]
+        tensors = place.tensors()
+        if place.role == "trainable" and any(tensor is not place.first for tensor in tensors):
+            raise ProgramError(
+                f"parameter {slot.entry.name!r}: was replaced by another while training; change it in place"
+            )
         for tensor in tensors:
             if tuple(tensor.shape) != slot.entry.shape or _NAMES.get(tensor.dtype) != slot.entry.dtype:
                 raise ProgramError(
@@ -160,7 +163,7 @@ class FlatModel:
 def _places(model: nn.Module) -> list[_Place]:
     """Collect the distinct tensors: parameters, then persistent buffers, in the order modules name them."""
     persistent = model.state_dict(keep_vars=True).keys()
-    found: dict[tuple[int, ...], _Place] = {}
+    found: dict[tuple[object, ...], _Place] = {}
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     for name, tensor in named:
         is_parameter = isinstance(tensor, nn.Parameter)
@@ -187,18 +190,19 @@ def _places(model: nn.Module) -> list[_Place]:
     return list(found.values())
 
 
-def _identity(tensor: Tensor) -> tuple[int, ...]:
+def _identity(tensor: Tensor) -> tuple[object, ...]:
     """Tell storage apart: where it lies and how it is read; an empty tensor is only itself."""
     if not tensor.numel():
         return (id(tensor),)
-    return (tensor.data_ptr(), tensor.numel(), tensor.element_size())
+    return (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def _refuse_overlaps(places: list[_Place]) -> None:
+    # Of a tensor with gaps only the first element is looked at: its gaps may well be another's.
     spans = sorted(
-        (p.first.device.type, p.first.data_ptr(), p.first.data_ptr() + p.first.nbytes, p.names[0])
-        for p in places
-        if p.first.numel() and p.first.is_contiguous()
+        (t.device.type, t.data_ptr(), t.data_ptr() + (t.nbytes if t.is_contiguous() else t.itemsize), name)
+        for t, name in ((place.first, place.names[0]) for place in places)
+        if t.numel()
     )
     for (device, _, end, name), (other, start, _, following) in itertools.pairwise(spans):
         if device == other and start < end:

@@ -39,6 +39,8 @@ class LoaderPool:
     def __init__(self, fetch: Fetch, processes: int) -> None:
         payload = _dump_program(fetch)
         context = multiprocessing.get_context("forkserver")
+        # In force when this process is the first to need the forkserver: then children need not import torch.
+        context.set_forkserver_preload([__name__])
         self._idle: SimpleQueue[_Child] = SimpleQueue()
         self._children = [_Child(context, payload) for _ in range(processes)]
         for child in self._children:

@@ -10,12 +10,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from backupsync.errors import ProgramError
 from backupsync.spec.job import ProgramSpec
 from backupsync_worker.seeding import seed_everything
 
+_PASS: Final = (ProgramError, MemoryError, torch.OutOfMemoryError)
+"""Said well enough already, or no fault of the program's."""
 _REQUIRED: Final = ("model", "dataset", "loss")
 
 
@@ -52,7 +55,7 @@ def load_program(spec: ProgramSpec, directory: Path | str) -> Program:
         )
     module_name, _, class_name = spec.entrypoint.partition(":")
     found = str(Path(directory).resolve())
-    if found not in sys.path:
+    if sys.path[:1] != [found]:
         sys.path.insert(0, found)
     kind = _find_class(_import(spec.entrypoint, module_name, Path(found)), class_name, spec.entrypoint)
     missing = [name for name in _REQUIRED if not callable(getattr(kind, name, None))]
@@ -65,6 +68,8 @@ def load_program(spec: ProgramSpec, directory: Path | str) -> Program:
     _check_arguments(kind, spec)
     try:
         program: Program = kind(**spec.args)
+    except _PASS:
+        raise
     except Exception as error:
         raise ProgramError(
             f"spec.program.args = {spec.args!r}: {class_name}(...) raised {type(error).__name__}: {error}"
@@ -85,8 +90,11 @@ def make_model(program: Program, seed: int) -> nn.Module:
 
 
 def _import(entrypoint: str, name: str, directory: Path) -> ModuleType:
+    importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
+    except _PASS:
+        raise
     except ModuleNotFoundError as error:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise _import_failed(entrypoint, name, error) from error

@@ -5,11 +5,13 @@ generators of Python, NumPy and torch (CPU and CUDA) the same on whichever worke
 `numpy.random.default_rng()` made without a seed is out of reach; seed it from `torch.initial_seed()`.
 """
 
+import functools
 import hashlib
 import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +20,8 @@ Stream = str | int
 
 
 def stream_seed(seed: int, *stream: Stream) -> int:
-    """Return the 63-bit seed of one stream: SHA-256 of the job's seed and the stream's name."""
-    return int.from_bytes(_digest(seed, stream)[:8], "little") >> 1
+    """Return the 63-bit seed of one stream: from SHA-256 over the job's seed and the stream's name."""
+    return _torch_seed(_digest(seed, stream))
 
 
 def seed_everything(seed: int, *stream: Stream) -> None:
@@ -27,19 +29,25 @@ def seed_everything(seed: int, *stream: Stream) -> None:
     digest = _digest(seed, stream)
     random.seed(digest)
     np.random.seed(np.frombuffer(digest[8:24], dtype="<u4"))
-    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    if _cuda_available():
+        torch.manual_seed(_torch_seed(digest))
+    else:
+        # The same state without looking for accelerators: 1 µs for 76, several times in every iteration.
+        torch.default_generator.manual_seed(_torch_seed(digest))
 
 
 @contextmanager
 def preserved() -> Iterator[None]:
     """Let the body seed and draw as it likes, then put every global generator back as it was."""
-    python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    python, numpy, cpu = random.getstate(), _numpy_generator(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if _cuda_in_use() else []
+    # Swapping NumPy's generator is ten times faster than copying its state there and back.
+    _set_numpy_generator(np.random.MT19937(0))
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(legacy)
+        _set_numpy_generator(numpy)
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
@@ -49,5 +57,22 @@ def _digest(seed: int, stream: tuple[Stream, ...]) -> bytes:
     return hashlib.sha256(json.dumps([seed, *stream]).encode()).digest()
 
 
+def _torch_seed(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+@functools.cache
+def _cuda_available() -> bool:
+    return torch.cuda.is_available()
+
+
 def _cuda_in_use() -> bool:
-    return torch.cuda.is_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return _cuda_available() and bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def _numpy_generator() -> Any:
+    return np.random.get_bit_generator()  # type: ignore[attr-defined]
+
+
+def _set_numpy_generator(generator: Any) -> None:
+    np.random.set_bit_generator(generator)  # type: ignore[attr-defined]
