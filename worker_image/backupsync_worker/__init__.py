@@ -2,5 +2,6 @@
 
 from backupsync.errors import ProgramError
 from backupsync_worker.program import Program
+from backupsync_worker.session import Iteration, Session, join
 
-__all__ = ["Program", "ProgramError"]
+__all__ = ["Iteration", "Program", "ProgramError", "Session", "join"]
