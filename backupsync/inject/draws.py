@@ -12,7 +12,6 @@ from statistics import NormalDist
 from typing import Final
 
 _STANDARD: Final = NormalDist()
-_HALF_ULP: Final = 2.0**-54
 
 
 def digest(seed: int, *what: int | str) -> int:
@@ -23,7 +22,7 @@ def digest(seed: int, *what: int | str) -> int:
 
 def uniform(seed: int, *what: int | str) -> float:
     """Return a number strictly between 0 and 1."""
-    return (digest(seed, *what) >> 11) * 2.0**-53 + _HALF_ULP
+    return ((digest(seed, *what) >> 12) + 0.5) * 2.0**-52
 
 
 def normal(u: float, mean: float, deviation: float) -> float:

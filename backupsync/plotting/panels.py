@@ -9,8 +9,8 @@ from matplotlib.patches import Patch
 
 from backupsync.report import Report
 
-METRICS: Final = ("accuracy",)
-"""Evaluated metrics that are shown in place of the training loss, where every run has them."""
+METRICS: Final = ("accuracy", "loss")
+"""Evaluated metrics that are shown in place of the training loss, where every run has three of them."""
 
 
 class Run(NamedTuple):
@@ -23,7 +23,11 @@ class Run(NamedTuple):
     def label(self) -> str:
         """Name, mode, N and b."""
         r = self.report
-        size = f"N={r.required}, b={r.backup_workers}" if r.mode != "Async" else f"{r.required} workers"
+        size = (
+            f"N={r.required}, b={r.backup_workers}"
+            if r.mode != "Async"
+            else f"{r.required} workers, 1 gradient per update"
+        )
         return f"{r.name}  ({r.mode}, {size})"
 
 
@@ -44,7 +48,7 @@ def iteration_times(axes: Axes, runs: Sequence[Run]) -> None:
         longest = max(longest, report.iteration_quantiles[99])
         if report.ideal_quantiles:
             axes.plot(_ms(report.ideal_quantiles), shares, color=run.colour, linewidth=1.3, linestyle="--")
-    axes.set(title="Iteration time", xlabel="milliseconds", ylabel="share of iterations at most this long")
+    axes.set(title="Iteration time", xlabel="milliseconds", ylabel="share of iterations")
     axes.set_ylim(0, 1.02)
     if longest:
         axes.set_xlim(0, longest * 1100)
@@ -52,7 +56,7 @@ def iteration_times(axes: Axes, runs: Sequence[Run]) -> None:
     if any(run.report.ideal_quantiles for run in runs):
         label = "ideal: N-th of the injected times"
         styles.append(Line2D([], [], color="0.3", linewidth=1.3, linestyle="--", label=label))
-    axes.legend(handles=styles, loc="lower right", frameon=False)
+    axes.legend(handles=styles, loc="best", frameon=False)
 
 
 def arrivals(axes: Axes, runs: Sequence[Run]) -> None:
@@ -69,7 +73,7 @@ def arrivals(axes: Axes, runs: Sequence[Run]) -> None:
             if arrival.ideal_mean is not None:
                 axes.plot(x, arrival.ideal_mean * 1000, "_", color="0.15", markersize=13, markeredgewidth=1.5)
     axes.set(
-        title="Arrival of the k-th gradient", xlabel="k", ylabel="milliseconds since the iteration began"
+        title="Arrival of the k-th gradient since the iteration began", xlabel="k", ylabel="milliseconds"
     )
     if not shown:
         _nothing(axes, "no synchronous run")
@@ -79,15 +83,23 @@ def arrivals(axes: Axes, runs: Sequence[Run]) -> None:
     axes.set_ylim(bottom=0)
     marks = [
         Line2D([], [], color="0.3", marker="o", linestyle="", label="mean, bar from p10 to p90"),
-        Line2D([], [], color="0.3", marker="o", linestyle="", markerfacecolor="white", label="beyond N"),
+        Line2D(
+            [],
+            [],
+            color="0.3",
+            marker="o",
+            linestyle="",
+            markerfacecolor="white",
+            label="beyond N, unless abandoned",
+        ),
         Line2D([], [], color="0.15", marker="_", linestyle="", markersize=11, label="ideal"),
     ]
     axes.legend(handles=marks, loc="upper left", frameon=False)
 
 
 def training(axes: Axes, runs: Sequence[Run]) -> None:
-    """Accuracy, where every run evaluated it, else training loss, against wall time."""
-    metric = next((m for m in METRICS if all(_evaluated(run.report, m) for run in runs)), None)
+    """Accuracy or loss, where every run evaluated it, else training loss, against wall time."""
+    metric = next((m for m in METRICS if all(len(_evaluated(run.report, m)) > 2 for run in runs)), None)
     for run in runs:
         if metric:
             points = _evaluated(run.report, metric)
@@ -96,7 +108,7 @@ def training(axes: Axes, runs: Sequence[Run]) -> None:
             points = [(p.wall_seconds, p.loss) for p in run.report.curve if p.loss is not None]
             if points:
                 axes.plot(*zip(*points, strict=True), color=run.colour, linewidth=1.4)
-    what = metric or "training loss"
+    what = f"evaluated {metric}" if metric else "training loss"
     axes.set(title=f"{what.capitalize()} against wall time", xlabel="seconds", ylabel=what)
     axes.set_xlim(left=0)
 
@@ -104,6 +116,7 @@ def training(axes: Axes, runs: Sequence[Run]) -> None:
 def outcomes(axes: Axes, runs: Sequence[Run]) -> None:
     """Accepted, dropped and refused gradients of every rank, stacked."""
     width = 0.8 / len(runs)
+    highest = 1
     for index, run in enumerate(runs):
         shift = (index - (len(runs) - 1) / 2) * width
         for worker in run.report.workers:
@@ -115,6 +128,8 @@ def outcomes(axes: Axes, runs: Sequence[Run]) -> None:
                     color=run.colour, alpha=alpha, hatch=hatch, edgecolor="white", linewidth=0.5,
                 )  # fmt: skip
                 bottom += count
+            highest = max(highest, bottom)
+    axes.set_ylim(0, highest * 1.14)  # room for the legend
     ranks = sorted({worker.rank for run in runs for worker in run.report.workers})
     axes.set_xticks(ranks if len(ranks) <= 24 else ranks[:: -(-len(ranks) // 24)])
     axes.set(title="Gradients per worker", xlabel="rank", ylabel="gradients")

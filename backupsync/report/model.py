@@ -3,6 +3,7 @@
 Times are seconds. `wall_seconds` counts from the beginning of the first iteration, across resumes.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -167,7 +168,8 @@ class Report(Struct, frozen=True, kw_only=True):
         except OSError as error:
             raise ReportError(f"report {path}: cannot be written: {error}") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # it was renamed, or never made
+                temporary.unlink()
 
 
 def read_report(path: Path) -> Report:

@@ -27,7 +27,9 @@ def header(mode: str = "BackupSync", workers: int = 4, backups: int = 2, **more:
 def synchronous(profile: Profile, workers: int, backups: int, iterations: int) -> list[Line]:
     """Late workers finish what they began and then take the newest iteration."""
     total = workers + backups
-    lines: list[Line] = [header("BackupSync" if backups else "Sync", workers, backups, injection=profile.dump())]
+    lines: list[Line] = [
+        header("BackupSync" if backups else "Sync", workers, backups, injection=profile.dump())
+    ]
     injectors = [Injector(profile, rank, 1, "x") for rank in range(total)]
     free, now, ticket, examples = [0.0] * total, 0.0, 0, 0
     for iteration in range(iterations):
@@ -45,7 +47,8 @@ def synchronous(profile: Profile, workers: int, backups: int, iterations: int) -
             lines.append(
                 Gradient(
                     at=at, iteration=iteration, rank=rank, attempt=1, ticket=number, examples=32,
-                    outcome="accepted" if place < workers else "dropped", place=place if place < workers else None,
+                    outcome="accepted" if place < workers else "dropped",
+                    place=place if place < workers else None,
                     reason=None if place < workers else "late", loss=loss_after(examples),
                     arrival_seconds=at - now, compute_seconds=step, injected_seconds=step,
                     to_the_end=number % 4 == 0,
