@@ -117,8 +117,9 @@ def _towards(mean: torch.Tensor, value: torch.Tensor, first: torch.Tensor, weigh
 
     So a constant buffer (a mask of -inf, a table of positions) stays itself to the last bit, for ever.
     """
-    difference = value.to(mean.dtype).sub_(first).mul_(weight)
-    mean.add_(difference.masked_fill_(value == first, 0.0))
+    agrees = value == first
+    difference = _wide(value).sub_(first).mul_(weight)
+    mean.add_(difference.masked_fill_(agrees, 0.0))
 
 
 def _wide(values: torch.Tensor) -> torch.Tensor:

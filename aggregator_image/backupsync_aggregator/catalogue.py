@@ -58,7 +58,7 @@ def keyword_problems(
 ) -> list[Problem]:
     """Say which `keywords` the constructor of `kind` does not take, or must not be given here."""
     valid = [name for name in inspect.signature(kind).parameters if name not in unfit]
-    problems = []
+    problems: list[Problem] = []
     for name, value in keywords.items():
         where = f"{field}.{name}"
         if name in unfit:
@@ -67,6 +67,17 @@ def keyword_problems(
             hint = suggestion(name, valid)
             problems.append(Problem(where, repr(value), f"is no keyword of {kind.__name__}; {hint}"))
     return problems
+
+
+def missing_problems(
+    field: str, kind: type, keywords: Mapping[str, Any], unfit: Mapping[str, str]
+) -> list[Problem]:
+    """Say which keywords the constructor of `kind` cannot do without."""
+    return [
+        Problem(f"{field}.{name}", "", f"is required by {kind.__name__}")
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in keywords and name not in unfit
+    ]
 
 
 def suggestion(word: str, valid: Iterable[str]) -> str:

@@ -14,9 +14,10 @@ import torch
 from backupsync.errors import BackupSyncError
 from backupsync.spec import JobSpec
 from backupsync.wire.frames import Buffer
-from backupsync.wire.schema import Schema, Slot
-from backupsync_aggregator import optimizer
+from backupsync.wire.schema import FLOATING, Schema, Slot
 from backupsync_aggregator.averaging import BufferMean, GradientMean, WeightedGradient
+from backupsync_aggregator.optimizer import assign_groups, build
+from backupsync_aggregator.optimizer_state import Scalar, Scalars, restore_state, state_of
 from backupsync_aggregator.schedule import LearningRate, Rates
 from backupsync_aggregator.sections import MasterStore, copy_in, read_only, slot_view
 from backupsync_aggregator.validation import check_training
@@ -55,8 +56,8 @@ class ModelState:
             self.average.copy_from(self.masters)
         self._mean = GradientMean(schema)
         self._buffer_mean = BufferMean(schema)
-        groups = optimizer.assign_groups(spec.training.optimizer, schema.trainable)
-        self._optimizer = optimizer.build(spec.training.optimizer, groups, self.masters.views)
+        groups = assign_groups(spec.training.optimizer, schema.trainable)
+        self._optimizer = build(spec.training.optimizer, groups, self.masters.views)
         self._rate = LearningRate(spec.training, spec.reference_workers)
         self._published = self._publish(self.masters)
 
@@ -111,22 +112,35 @@ class ModelState:
         norm = float(torch.linalg.vector_norm(self._mean.flat))
         return Applied(rates.base, norm, sum(gradient.examples for gradient in gradients))
 
-    def optimizer_state(self) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, optimizer.Scalar]]]:
-        """Return the optimizer's state (see `optimizer.state_of`), for a checkpoint."""
-        return optimizer.state_of(self._optimizer, self.masters.views)
+    def sound_buffers(self, data: Buffer) -> bool:
+        """Whether the floating buffers (bytes of `Schema.buffer_section`) may enter a mean.
+
+        They may when every element is finite, or is what the job's buffer holds there already: a constant
+        mask of -inf is no fault of the gradient it came with.
+        """
+        theirs = copy_in(data)
+        return all(
+            _sound(slot_view(theirs, slot), slot_view(self._buffers, slot))
+            for slot in self.schema.buffer_section
+            if slot.entry.dtype in FLOATING
+        )
+
+    def optimizer_state(self) -> tuple[dict[str, torch.Tensor], dict[str, dict[str, Scalar]]]:
+        """Return the optimizer's state (see `state_of`), for a checkpoint."""
+        return state_of(self._optimizer, self.masters.views)
 
     def restore(
         self,
         updates: int,
         named: Mapping[str, torch.Tensor],
-        scalars: Mapping[str, Mapping[str, optimizer.Scalar]],
+        scalars: Scalars,
     ) -> None:
         """Put back the count of updates and the optimizer's state, and publish the masters as they are now.
 
         Raises CheckpointError when the optimizer as it is specified needs another state.
         """
         self._set(self._rate.at(0, 1))  # a schedule of momentum decides what state there is
-        optimizer.restore_state(self._optimizer, self.masters.views, named, scalars)
+        restore_state(self._optimizer, self.masters.views, named, scalars)
         self.updates = updates
         self._published = self._publish(self.masters)
 
@@ -164,6 +178,10 @@ class ModelState:
 
     def _trainable_slots(self) -> tuple[Slot, ...]:
         return self.schema.moving[: len(self.schema.trainable)]
+
+
+def _sound(new: torch.Tensor, old: torch.Tensor) -> bool:
+    return bool((new.isfinite() | (new == old) | (new.isnan() & old.isnan())).all())
 
 
 def _repacked(moving: torch.Tensor, schema: Schema) -> torch.Tensor:

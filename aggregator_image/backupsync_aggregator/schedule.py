@@ -16,7 +16,14 @@ import torch
 from torch.optim import lr_scheduler
 
 from backupsync.spec import OptimizerSpec, Problem, Scaling, ScheduleSpec, TrainingSpec
-from backupsync_aggregator.catalogue import is_rate, keyword_problems, name_problem, numbers, subclasses
+from backupsync_aggregator.catalogue import (
+    is_rate,
+    keyword_problems,
+    missing_problems,
+    name_problem,
+    numbers,
+    subclasses,
+)
 from backupsync_aggregator.optimizer import Group, assign_groups, build
 
 FIELD: Final = "spec.training.schedule"
@@ -125,7 +132,9 @@ def schedule_problems(optimizer: OptimizerSpec, schedule: ScheduleSpec | None) -
     unknown = name_problem(f"{FIELD}.name", schedule.name, classes, _UNFIT, "torch.optim.lr_scheduler")
     if unknown:
         return [unknown]
-    problems = keyword_problems(FIELD, classes[schedule.name], schedule.keywords, _UNFIT_KEYWORDS)
+    kind = classes[schedule.name]
+    problems = keyword_problems(FIELD, kind, schedule.keywords, _UNFIT_KEYWORDS)
+    problems += missing_problems(FIELD, kind, schedule.keywords, _UNFIT_KEYWORDS)
     failure = None if problems else _failure(optimizer, schedule)
     if failure:
         problems.append(
@@ -148,7 +157,7 @@ def _failure(optimizer: OptimizerSpec, schedule: ScheduleSpec) -> str | None:
 
 
 def _shadow(groups: Sequence[Group], spec: OptimizerSpec) -> torch.optim.Optimizer:
-    """An optimizer with the same groups over one dummy each; stepped once, for the scheduler checks that."""
+    """Return an optimizer with the same groups, over one dummy each."""
     dummies = [torch.zeros(1, 1) for _ in groups]
     alone = [Group((index,), group.keywords) for index, group in enumerate(groups)]
     return build(spec, alone, dummies)
@@ -157,8 +166,7 @@ def _shadow(groups: Sequence[Group], spec: OptimizerSpec) -> torch.optim.Optimiz
 def _scheduler(schedule: ScheduleSpec, shadow: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
     kind = subclasses(lr_scheduler, lr_scheduler.LRScheduler)[schedule.name]
     with warnings.catch_warnings():
-        # The shadow never steps: its dummies have no gradients.
         warnings.simplefilter("ignore")
         scheduler: lr_scheduler.LRScheduler = kind(shadow, **numbers(schedule.keywords))
-        shadow.step()
+        shadow.step()  # does nothing, for there are no gradients; the scheduler checks that it was called
     return scheduler

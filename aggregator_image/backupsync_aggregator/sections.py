@@ -36,17 +36,17 @@ class Span:
 
 def spans(slots: Sequence[Slot], total: int) -> tuple[Span, ...]:
     """Cut `slots`, which fill a section up to `total` bytes, into spans."""
-    found: list[Span] = []
     runs: list[list[Slot]] = []
     for slot in slots:
         if runs and runs[-1][-1].entry.dtype == slot.entry.dtype:
             runs[-1].append(slot)
         else:
             runs.append([slot])
-    ends = [run[0].offset for run in runs[1:]] + [total]
-    for run, end in zip(runs, ends, strict=True):
-        found.append(Span(run[0].entry.dtype, run[0].offset, end, tuple(run)))
-    return tuple(found)
+    stops = [*(run[0].offset for run in runs), total][1:]
+    return tuple(
+        Span(run[0].entry.dtype, run[0].offset, stop, tuple(run))
+        for run, stop in zip(runs, stops, strict=True)
+    )
 
 
 def copy_in(data: Buffer) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from backupsync.spec import ManifestError, Problem, TrainingSpec
 from backupsync.wire.schema import FLOATING, Schema
-from backupsync_aggregator.optimizer import group_problems, optimizer_problems
+from backupsync_aggregator.optimizer_checks import group_problems, optimizer_problems
 from backupsync_aggregator.schedule import schedule_problems
 
 
