@@ -1,0 +1,16 @@
+"""`python -m backupsync_aggregator`: who this process is stands in its environment."""
+
+import sys
+
+from backupsync.errors import BackupSyncError
+from backupsync.exits import Exit
+from backupsync.launch import AggregatorLaunch, from_environment
+from backupsync_aggregator.main import main
+
+if __name__ == "__main__":
+    try:
+        launch = from_environment(AggregatorLaunch)
+    except BackupSyncError as error:
+        sys.stderr.write(f"backupsync aggregator: {error}\n")
+        sys.exit(Exit.CONFIGURATION)
+    sys.exit(main(launch))

@@ -1,0 +1,92 @@
+"""The aggregator's process: from its launch to its exit code."""
+
+import socket
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from setproctitle import setproctitle
+
+from backupsync.errors import BackupSyncError, CheckpointError, Fenced
+from backupsync.exits import Exit
+from backupsync.launch import AggregatorLaunch
+from backupsync.spec import BackupSyncJob
+from backupsync_aggregator.checkpoint import CheckpointDirectory, Loaded
+from backupsync_aggregator.logs import LOGGER, configure
+from backupsync_aggregator.service import CannotWrite, Service
+from backupsync_aggregator.transport import CannotBind
+
+
+def main(launch: AggregatorLaunch) -> int:
+    """Serve the job until it ends; return the exit code (see `backupsync.exits`)."""
+    configure(launch.log_format, launch.job)
+    setproctitle(f"backupsync aggregator {launch.job}")
+    try:
+        return _serve(launch)
+    except Fenced as error:
+        return _give_up(Exit.FENCED, error)
+    except CannotBind as error:
+        return _give_up(Exit.CONFIGURATION, error)
+    except CannotWrite as error:
+        return _give_up(Exit.CANNOT_WRITE, error)
+    except BackupSyncError as error:
+        return _give_up(Exit.BAD_INPUT, error)
+    except MemoryError as error:
+        return _give_up(Exit.OUT_OF_MEMORY, error)
+    except Exception:
+        LOGGER.exception("a fault of ours ends this aggregator")
+        return Exit.CRASHED
+
+
+def _serve(launch: AggregatorLaunch) -> int:
+    job = _job_of(launch)
+    torch.set_num_threads(launch.threads)
+    directory, loaded = _take_over(launch, job)
+    service = Service(launch, job, directory, loaded)
+    try:
+        return service.run()
+    finally:
+        service.close()
+
+
+def _job_of(launch: AggregatorLaunch) -> BackupSyncJob:
+    try:
+        return BackupSyncJob.model_validate(launch.manifest)
+    except ValidationError as error:
+        raise BackupSyncError(f"the manifest given to the aggregator is not valid: {error}") from error
+
+
+def _take_over(
+    launch: AggregatorLaunch, job: BackupSyncJob
+) -> tuple[CheckpointDirectory | None, Loaded | None]:
+    """Claim the checkpoint directory and read the newest checkpoint. Never restarts from 0 in silence."""
+    if launch.checkpoint_directory is None:
+        if launch.epoch > 1:
+            raise BackupSyncError(
+                f"epoch {launch.epoch} cannot go on without spec.checkpoint.path: what the aggregator before "
+                "it had trained is lost; set one, or start the job anew"
+            )
+        return None, None
+    path = Path(launch.checkpoint_directory)
+    try:
+        directory = CheckpointDirectory(path, job.spec.checkpoint.keep)
+        followed = directory.highest_claim()
+        directory.claim(launch.epoch, f"{launch.uid} on {socket.gethostname()}")
+    except CheckpointError as error:
+        raise CannotWrite(str(error)) from error
+    loaded = directory.load_newest(job.spec)
+    for skipped in loaded.skipped if loaded else ():
+        LOGGER.warning("checkpoint skipped: %s", skipped)
+    if loaded is None and launch.epoch > 1 and not followed:
+        raise BackupSyncError(
+            f"epoch {launch.epoch} finds neither checkpoint nor earlier claim in {path}: it would "
+            "restart from 0; give it the directory its predecessor wrote to, or start the job anew"
+        )
+    if loaded is None and launch.epoch > 1:
+        LOGGER.warning("epoch %d starts from 0: nobody before it got as far as checkpoint 0", launch.epoch)
+    return directory, loaded
+
+
+def _give_up(code: Exit, error: BaseException) -> int:
+    LOGGER.error("%s", error)
+    return int(code)
