@@ -109,7 +109,8 @@ def _run(prepared: Prepared, outputs: Outputs, options: RunOptions, quiet: bool)
         logs=str(prepared.directory.logs),
         go_on=_how_to_go_on(prepared),
     )
-    console = Console(stderr=True, highlight=False)
+    # Where nobody looks at a terminal, lines are not broken: they are searched, not read.
+    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000)
     console.print(render_summary(ending))
     if status.phase == "Succeeded":
         return 0

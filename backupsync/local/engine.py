@@ -28,8 +28,9 @@ from backupsync.lifecycle.types import (
     Tell,
 )
 from backupsync.local.client import Poller
-from backupsync.local.events import Event, LastWords, append_event, event
+from backupsync.local.events import Event, append_event, event
 from backupsync.local.home import FINISHED, JobDirectory, RunFacts
+from backupsync.local.last_words import Sayings
 from backupsync.local.launches import Launches
 from backupsync.local.observer import Observer, Snapshot
 from backupsync.local.processes import ProcessTable, Spawn
@@ -55,7 +56,7 @@ class Engine:
         self._status = directory.read_status()
         self._written_at = 0.0
         self._explanation: tuple[str, ...] = ()
-        self._words = LastWords()
+        self._words = Sayings()
         self._poller: Poller | None = None
         self._wake = WakeUp()
         self._signals = StopSignals(self._wake.set)

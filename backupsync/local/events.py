@@ -8,8 +8,6 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from backupsync.lifecycle.types import Replica
-
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -49,23 +47,3 @@ def read_events(path: Path) -> Iterator[Event]:
 def event(kind: Literal["Normal", "Warning"], reason: str, message: str, detail: str = "") -> Event:
     """Return an event of this moment."""
     return Event(at=time.time(), kind=kind, reason=reason, message=message, detail=detail)
-
-
-class LastWords:
-    """Keeps what exited processes said, to say it in an event's detail once and elsewhere in short."""
-
-    def __init__(self) -> None:
-        self._words: list[str] = []
-
-    def add(self, replica: Replica) -> None:
-        """Remember the last words of an exited replica."""
-        if "\n" in replica.message and replica.message.strip() not in self._words:
-            self._words.append(replica.message.strip())
-
-    def shorten(self, message: str) -> str:
-        """Return `message` with last words of many lines replaced by the last of them."""
-        for words in self._words:
-            # The planner keeps the end of long ones.
-            for said in (words, words[-2000:]):
-                message = message.replace(said, words.splitlines()[-1])
-        return message

@@ -18,12 +18,8 @@ from backupsync.lifecycle.types import Replica, ReplicaId
 from backupsync.local.child import run_role
 from backupsync.local.files import tail
 from backupsync.local.forking import start_process
+from backupsync.local.last_words import LINES, last_words
 from backupsync.local.memory import oom_kills
-
-LAST_WORDS = 50
-"""Lines of a log that are searched for the reason of an exit."""
-_LINES = 5
-_TRACEBACK = "Traceback (most recent call last):"
 
 
 class Spawn(NamedTuple):
@@ -167,7 +163,7 @@ class ProcessTable:
         entry.process = None
         entry.exit_code = code if code >= 0 else 128 - code
         entry.exit = self._kind(code)
-        entry.words = last_words(tail(entry.log, LAST_WORDS))
+        entry.words = last_words(tail(entry.log, LINES))
 
     def _kind(self, code: int) -> ExitKind:
         if code != -signal.SIGKILL:
@@ -189,11 +185,3 @@ class ProcessTable:
         if entry.process is not None and entry.process.exitcode is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(entry.pid, signal.SIGKILL)
-
-
-def last_words(text: str) -> str:
-    """Return what says most about an end: the last traceback and what follows it, else a few last lines."""
-    at = text.rfind(_TRACEBACK)
-    if at >= 0:
-        return text[at:]
-    return "\n".join(text.splitlines()[-_LINES:])
