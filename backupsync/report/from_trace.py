@@ -149,17 +149,14 @@ def _curve(history: History) -> list[CurvePoint]:
 
 
 def _evaluations(history: History) -> list[EvaluationPoint]:
-    examples = {i.iteration + 1: i.examples for i in history.iterations}
+    began = history.began or 0.0
+    made = {i.iteration + 1: (i.at, i.examples) for i in history.iterations}
     good = [e for e in history.evaluations if e.error is None]
     chosen = [group[-1] for group in figures.groups(good, MAX_POINTS)]
     return [
-        EvaluationPoint(
-            wall_seconds=e.at - (history.began or 0.0),
-            iteration=e.iteration,
-            examples=examples.get(e.iteration, 0),
-            metrics=e.metrics,
-        )
+        EvaluationPoint(wall_seconds=at - began, iteration=e.iteration, examples=examples, metrics=e.metrics)
         for e in chosen
+        for at, examples in [made.get(e.iteration, (began, 0))]
     ]
 
 

@@ -84,6 +84,7 @@ class EvaluationPoint(Struct, frozen=True, kw_only=True):
     """One evaluation."""
 
     wall_seconds: float
+    """When the parameters were made: the evaluation itself runs beside the training."""
     iteration: int
     examples: int
     metrics: dict[str, float]

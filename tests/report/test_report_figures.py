@@ -167,10 +167,10 @@ def test_final_is_the_newest_evaluation_with_the_training_loss_unless_it_has_its
     assert from_trace([*lines, own]).final == {"loss": 0.7}
 
 
-def test_evaluations_stand_at_their_wall_time_and_examples():
+def test_evaluations_stand_where_their_parameters_were_made():
     evaluated = Evaluation(at=13.0, iteration=1, rank=0, metrics={"accuracy": 0.9})
     (point,) = from_trace([header(), update(0, at=12.0, seconds=2.0), evaluated]).evaluations
-    assert (point.wall_seconds, point.iteration, point.examples) == (3.0, 1, 16)
+    assert (point.wall_seconds, point.iteration, point.examples) == (2.0, 1, 16)
 
 
 def test_the_curve_is_bounded_and_averages_what_it_joins():
@@ -201,8 +201,8 @@ def test_time_to_a_metric_is_reached_from_the_side_that_is_worse():
         lines += [update(i, at=i + 1.0, loss=loss * 2)]
         lines += [Evaluation(at=i + 1.5, iteration=i + 1, rank=0, metrics=metrics)]
     report = from_trace(lines)
-    assert report.time_to("accuracy", 0.95) == 2.5
+    assert report.time_to("accuracy", 0.95) == 2.0
     assert report.time_to("accuracy", 0.99) is None
-    assert report.time_to("test/loss", 0.4) == 2.5
+    assert report.time_to("test/loss", 0.4) == 2.0
     assert report.time_to("loss", 0.5) == 3.0, "no evaluation has it: the training curve does"
     assert report.time_to("f1", 0.1) is None
