@@ -215,8 +215,13 @@ class Membership:
         self.send(InitialDone(digest.digest(), model.batches_per_epoch()))
 
     def _answer_refusal(self, refused: Refused) -> None:
+        self.inbox.refused = None
         if refused.code == RefusalCode.NOT_JOINED:
             raise ConnectionLost("the aggregator does not know this connection")
+        if refused.code == RefusalCode.MALFORMED:
+            # One message, not this worker: the aggregator counts it and hands out a fresh ticket.
+            _log.warning("the aggregator could not use a message: %s", refused.detail)
+            return
         raise RefusedError(refused.code, refused.detail)
 
     def _beat_on(self) -> None:
