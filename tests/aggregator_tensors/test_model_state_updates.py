@@ -218,7 +218,7 @@ def test_batch_norm_statistics_are_the_mean_over_the_accepted(toys):
     seen = toys.seen(module)
     state = seen.state(toys.spec())
     gradients, means = [], []
-    for rank in range(2):
+    for _ in range(2):
         seen.load(state.published())
         module(torch.randn(8, 4)).sum().backward()
         means.append(module[1].running_mean.clone())
@@ -301,7 +301,7 @@ def test_initial_sections_of_another_size_are_refused(toys):
 
 def test_a_model_without_trainable_parameters_is_refused(toys):
     schema = Schema((toys.entry("f", 4, role="frozen"),))
-    with pytest.raises(ManifestError, match="no|without trainable parameters"):
+    with pytest.raises(ManifestError, match="without trainable parameters"):
         ModelState.initial(schema, toys.spec(), b"", bytes(64))
 
 
