@@ -22,20 +22,17 @@ def wanted_halt(draft: Draft) -> str:
 def halt(draft: Draft) -> bool:
     """Bring the job to rest, or keep it there. True if that is wanted or under way, so that nothing runs."""
     wanted, status = wanted_halt(draft), draft.status
-    if status.phase == "Suspended":
-        if not wanted:
-            return False
-        draft.update(halt=wanted)
-        _rest(draft)
-        return True
-    if not wanted and status.halting_since is None:
-        return False
     if wanted and wanted != status.halt:
         draft.update(halt=wanted)
-    if status.halting_since is None:
-        _begin(draft)
-    _wait_for_checkpoint(draft)
-    return True
+    if status.phase != "Suspended":
+        if status.halting_since is None and wanted:
+            _begin(draft)
+        _wait_for_checkpoint(draft)
+    if draft.status.phase != "Suspended":
+        return draft.status.halting_since is not None
+    if wanted:
+        _rest(draft)
+    return bool(wanted)
 
 
 def resume(draft: Draft) -> None:
@@ -98,7 +95,6 @@ def _wait_for_checkpoint(draft: Draft) -> None:
 def _halted(draft: Draft, how: str) -> None:
     draft.update(phase="Suspended", halting_since=None, halted_at=draft.now, members=(), restarts=())
     draft.announce("Normal", "Suspended", f"the job is suspended: {how}")
-    _rest(draft)
 
 
 def _rest(draft: Draft) -> None:

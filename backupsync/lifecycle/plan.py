@@ -100,8 +100,8 @@ def _run(draft: Draft) -> None:
     if draft.finished:
         return
     drop_surplus(draft)
-    credit_commits(draft)
     promote_candidates(draft)
+    credit_commits(draft)
     judge_workers(draft)
     if draft.finished:
         return

@@ -9,7 +9,7 @@ from msgspec import structs
 from backupsync.exits import Exit, ExitKind
 from backupsync.lifecycle.draft import Draft, name_of
 from backupsync.lifecycle.members import id_of, succeed
-from backupsync.lifecycle.types import MemberIntent, Replica
+from backupsync.lifecycle.types import MemberIntent, Replica, ReplicaId
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0
@@ -69,11 +69,14 @@ def credit_commits(draft: Draft) -> None:
 
 def judge_workers(draft: Draft) -> None:
     """Look at every member's replica and answer what happened to it; may end the job as Failed."""
-    for member in draft.status.members:
-        if draft.finished:
+    judged: set[ReplicaId] = set()
+    while not draft.finished:
+        # Verdicts replace members: a candidate that has just taken over is judged as the member it is now.
+        member = next((m for m in draft.status.members if id_of(m) not in judged), None)
+        if member is None:
             return
-        if member in draft.status.members:  # not replaced by an earlier verdict of this plan
-            _judge(draft, member)
+        judged.add(id_of(member))
+        _judge(draft, member)
 
 
 def _judge(draft: Draft, member: MemberIntent) -> None:
