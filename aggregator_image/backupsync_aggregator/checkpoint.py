@@ -207,7 +207,7 @@ class CheckpointDirectory:
 
 def _verified(folder: Path) -> dict[str, Any]:
     """Compare every file with its sum, and return the document. Raises _Damaged, OSError, ValueError."""
-    lines = (folder / SUMS).read_text(encoding="ascii").splitlines()
+    lines = (folder / SUMS).read_text(encoding="ascii").removesuffix("\n").split("\n")
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     if set(sums) != {STATE, DOCUMENT}:
         raise _Damaged(f"{SUMS}: is truncated")

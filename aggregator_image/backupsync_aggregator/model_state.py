@@ -154,7 +154,8 @@ class ModelState:
 
     def _step(self, mean: Sequence[torch.Tensor | None], rates: Rates) -> None:
         for view, gradient in zip(self.masters.views, mean, strict=True):
-            view.grad = None if gradient is None else gradient.to(view.dtype)
+            # No gradient for a tensor without elements: some optimizers divide by their number.
+            view.grad = gradient.to(view.dtype) if gradient is not None and view.numel() else None
         self._set(rates)
         self._optimizer.step()
 

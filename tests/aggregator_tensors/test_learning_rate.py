@@ -137,8 +137,8 @@ def refusal(optimizer: dict | None = None, **schedule) -> str:
     [
         (
             {"name": "CosineAnealingLR", "T_max": 3},
-            "spec.training.schedule.name = 'CosineAnealingLR': is no class of torch.optim.lr_scheduler that can "
-            "run here; did you mean CosineAnnealingLR?",
+            "spec.training.schedule.name = 'CosineAnealingLR': is no class of torch.optim.lr_scheduler that "
+            "can run here; did you mean CosineAnnealingLR?",
         ),
         ({"name": "ReduceLROnPlateau"}, "follows a validation loss"),
         ({"name": "LambdaLR", "lr_lambda": "x"}, "needs a Python function, which a manifest cannot hold"),

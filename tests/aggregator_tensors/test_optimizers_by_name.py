@@ -156,8 +156,8 @@ def test_groups_may_take_every_parameter(toys):
     [
         (
             [{"match": ["*.bais"]}],
-            r"groups.0.match = \['\*.bais'\]: matches no trainable parameter; the model has embedding.weight, "
-            "norm.weight, norm.bias",
+            r"groups.0.match = \['\*.bais'\]: matches no trainable parameter; the model has "
+            "embedding.weight, norm.weight, norm.bias",
         ),
         (
             [{"match": ["*"]}, {"match": ["norm.*"]}],
