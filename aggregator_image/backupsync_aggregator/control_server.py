@@ -87,8 +87,11 @@ class ControlServer:
     def announce(self, path: Path, epoch: int) -> None:
         """Write the port that was taken, whole or not at all."""
         draft = path.with_name(f".{path.name}.{epoch}")
-        draft.write_text(json.dumps({"port": self.port, "epoch": epoch}), encoding="utf-8")
-        draft.replace(path)
+        try:
+            draft.write_text(json.dumps({"port": self.port, "epoch": epoch}), encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            raise CannotBind(f"http file {path}: cannot be written: {error}") from error
 
     def close(self) -> None:
         """Stop serving."""

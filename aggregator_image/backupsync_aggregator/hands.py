@@ -14,7 +14,7 @@ from backupsync_aggregator.logs import LOGGER
 from backupsync_aggregator.model_state import ModelState, WeightedGradient
 from backupsync_aggregator.peers import Peer, Peers
 from backupsync_aggregator.post import Post
-from backupsync_aggregator.recorder import Recorder, completed
+from backupsync_aggregator.recorder import Recorder, completed, finite_only
 from backupsync_aggregator.round import effects
 from backupsync_aggregator.round.events import Member
 from backupsync_aggregator.saver import Saver
@@ -82,18 +82,29 @@ class Hands:
             )
         )
         LOGGER.info("%s: %s %s", finish.outcome, finish.reason, finish.message)
+        self._recorder.flush()
         for peer in self._peers:
-            self._send_home(peer.member, _WHY[finish.outcome], finish.message)
+            self.bid_farewell(peer.member)
+
+    def bid_farewell(self, member: Member) -> None:
+        """Send a member home because the job has ended."""
+        assert self.finished is not None
+        self.send_home(member, _WHY[self.finished.outcome], self.finished.message)
 
     def _save_end(self, iteration: int) -> None:
-        model = self.model
-        if model is None or self.finished is None:
+        finish, model = self.finished, self.model
+        if model is None or finish is None:
             return
         saved = self._saver.save(iteration, model)
-        if self.finished.outcome == "Succeeded":
+        if finish.outcome == "Succeeded":
             saved = self._saver.save_model(model) and saved
-        if not saved:
+        if saved:
+            return
+        if finish.outcome == "Succeeded":
             self.finished = effects.Finish("Failed", "CheckpointFailed", self._saver.problem)
+        else:
+            message = f"{finish.message}; {self._saver.problem}"
+            self.finished = effects.Finish(finish.outcome, finish.reason, message)
 
     def _tensors(self) -> tuple[ModelState, Gradients]:
         assert self.model is not None, "the round trains before the job has parameters"
@@ -143,17 +154,18 @@ class Hands:
             for part, box in zip(ordered, inboxes, strict=True)
         ]
         applied = model.apply(weighted, effect.examples_before)
-        self.logged = mean_of([box.metrics for box in inboxes])
+        self.logged = mean_of([finite_only(box.metrics) for box in inboxes])
         self.learning_rate = applied.learning_rate
         for part in ordered:
             gradients.release(part.member, part.ticket)
         self._applied = (effect.iteration, time.perf_counter() - begin)
 
     def _dismiss(self, effect: effects.Dismiss) -> None:
-        self._send_home(effect.member, effect.why, effect.detail)
+        self.send_home(effect.member, effect.why, effect.detail)
         self.dismissed.append(effect.member)
 
-    def _send_home(self, member: Member, why: Why, detail: str) -> None:
+    def send_home(self, member: Member, why: Why, detail: str) -> None:
+        """Tell a member to leave, and forget its connection and what it was sending."""
         if peer := self._peers.of(member):
             self._post.send(peer, wire.Leave(why, detail[:4096]))
             self._peers.dismiss(peer)

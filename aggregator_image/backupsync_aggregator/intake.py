@@ -1,5 +1,6 @@
 """From messages to events: the server side of the wire. What a peer sends can do no more than be refused."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from backupsync_aggregator.joining import Joining
 from backupsync_aggregator.logs import LOGGER
 from backupsync_aggregator.peers import Peer, Peers
 from backupsync_aggregator.post import Post
+from backupsync_aggregator.recorder import finite_only
 from backupsync_aggregator.round import events
 
 _WITH_PAYLOAD: Final = (wire.Initial, wire.Chunk, wire.Commit)
@@ -102,9 +104,11 @@ class Intake:
 
     def _on_evaluated(self, peer: Peer, message: wire.Evaluated, _: Buffer | None) -> None:
         self._tensors(peer)
-        self._feed(
-            events.Evaluated(peer.member, message.iteration, message.metrics, message.seconds, message.error)
-        )
+        metrics, error = finite_only(message.metrics), message.error
+        if message.metrics and not metrics and error is None:
+            error = f"not finite: {', '.join(message.metrics)}"[:4096]
+        seconds = message.seconds if math.isfinite(message.seconds) else 0.0
+        self._feed(events.Evaluated(peer.member, message.iteration, metrics, seconds, error))
 
     def _on_heartbeat(self, peer: Peer, message: wire.Heartbeat, _: Buffer | None) -> None:
         peer.phase = message.phase

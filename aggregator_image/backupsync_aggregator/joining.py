@@ -84,7 +84,9 @@ class Joining:
             raise Rejected(wire.RefusalCode.NOT_JOINED, "say HELLO first")
         with _speaking_of(peer.hello):
             self._admit(peer, proof, now)
-        if self._hands.model is not None and not peer.lost:
+        if self._hands.finished is not None:
+            self._hands.bid_farewell(peer.member)
+        elif self._hands.model is not None and not peer.lost:
             self._enter(peer)
 
     def on_initial(self, peer: Peer, message: wire.Initial, payload: Buffer | None) -> None:
@@ -94,13 +96,13 @@ class Joining:
     def on_initial_done(self, peer: Peer, message: wire.InitialDone) -> None:
         """Begin with the initial state, if it is whole; else ask another member. Raises Rejected."""
         state = self._asked(peer)
-        try:
-            digest = state.close(message)
-        except Rejected:
-            self._post.lose(peer, "its initial state is broken")
-            raise
         self._sender = self._initial = None
-        self.on_given(Given(state, digest, message.batches_per_epoch))
+        try:
+            self.on_given(Given(state, state.close(message), message.batches_per_epoch))
+        except Rejected:
+            self._sender = peer  # once it is gone, another is asked
+            self._post.lose(peer, "its initial state cannot be used")
+            raise
 
     def enter_all(self, schema: Schema) -> None:
         """Seat everyone who waited for the parameters; those with another model are refused."""
@@ -112,6 +114,13 @@ class Joining:
                 self._refuser.refuse(peer.route, peer, error)
             else:
                 self._enter(peer)
+
+    def release_undesired(self) -> None:
+        """Send home who waits for the first parameters but is desired no more: the round does not know it."""
+        for peer in self._peers:
+            if not peer.in_round and peer.member not in self.desired:
+                self._hands.send_home(peer.member, "scaled", "the job no longer asks for it")
+                self.gone(peer)
 
     def gone(self, peer: Peer) -> None:
         """Note that a member is gone; if it was to give the initial state, have another do it."""
@@ -140,7 +149,7 @@ class Joining:
         if current is not None:
             self._supersede(current, peer)
         peer.seen, peer.schema = now, schema
-        first = self._hands.model is None and self._sender is None and self._ask(peer, schema)
+        first = self._needs_initial() and self._ask(peer, schema)
         self._peers.admit(peer)
         mac = aggregator_proof(identity.key, hello, peer.challenge)
         self._post.send(peer, wire.Welcome(mac, identity.epoch, self.iteration, first))
@@ -149,6 +158,9 @@ class Joining:
     def _check_same(self, schema: Schema, rank: int) -> None:
         if self._hands.model is not None:
             admission.check_same_model(self._hands.model.schema, schema, rank)
+
+    def _needs_initial(self) -> bool:
+        return self._hands.model is None and self._hands.finished is None and self._sender is None
 
     def _ask(self, peer: Peer, schema: Schema) -> bool:
         """Make this peer the one that gives the initial state. Raises Rejected when there is no room."""

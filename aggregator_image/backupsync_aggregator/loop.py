@@ -85,12 +85,17 @@ class Loop:
             self._tick(look_for_silent=drained)
 
     def feed(self, event: Event) -> None:
-        """Ask the round about an event, and do what it says; losses found on the way are events too."""
+        """Ask the round about an event, and do what it says."""
         self._events.append(event)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Handle the events that wait; losses found on the way become events too."""
         if self._feeding:
             return
         self._feeding = True
         try:
+            self._notice_losses()
             while self._events:
                 now = self._parts.clock.now()
                 for effect in self._round.on(self._events.popleft(), now):
@@ -117,14 +122,9 @@ class Loop:
                 self._intake.take(route, frames, self._parts.clock.now())
             except (Rejected, FrameError) as error:
                 self._parts.refuser.refuse(route, peer, error)
-            if self._parts.post.lost and not self._feeding:
-                self._settle_losses()
+            if self._parts.post.lost:
+                self._drain()
         return False
-
-    def _settle_losses(self) -> None:
-        self._notice_losses()
-        while self._events:
-            self.feed(self._events.popleft())
 
     def _notice_losses(self) -> None:
         """Turn connections that broke, and members sent home, into events."""
@@ -156,6 +156,7 @@ class Loop:
     def _take_over(self, desired: Desired) -> None:
         members = frozenset(Member(m.rank, m.attempt) for m in desired.members)
         self._parts.joining.desired = members
+        self._parts.joining.release_undesired()
         self._parts.joining.iteration = self._round.iteration
         self._parts.peers.keep_starts(members)
         self._parts.publisher.applied = desired.order
@@ -179,7 +180,6 @@ class Loop:
         parts.joining.iteration = self._round.iteration
         if look_for_silent:  # what a busy loop has yet to read is not silence
             self._lose_silent(now)
-        self._settle_losses()
         self.feed(Tick())
         parts.publisher.publish(self._round, now)
 

@@ -1,5 +1,6 @@
 """What Prometheus sees of the aggregator: everything stragglers are judged by, in a registry of its own."""
 
+import contextlib
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -107,7 +108,8 @@ class Metrics:
     def forget_worker(self, rank: int, attempt: int) -> None:
         """Drop the series of an attempt that is gone, so that their number stays bounded."""
         for gauge in (self.arrival_seconds, self.busy_seconds, self.window):
-            gauge.remove(str(rank), str(attempt))
+            with contextlib.suppress(KeyError):  # not every attempt has every figure
+                gauge.remove(str(rank), str(attempt))
 
     def render(self) -> bytes:
         """Return the exposition text."""

@@ -69,7 +69,7 @@ class Post:
         messages: list[list[Part]] = []
         for offset, size in chunks(total, self._chunk_bytes):
             header = Parameters(self._epoch, iteration, section, offset, total)
-            payload = zmq.Frame(data[offset : offset + size], copy=False)
+            payload = zmq.Frame(data[offset : offset + size])
             messages.append([*encode(header), payload])
         self._version[section] = (iteration, messages)
         return messages

@@ -1,13 +1,17 @@
 """Every decision, written down: a line of the trace, and its share of the metrics and the status."""
 
+import contextlib
+import math
 from collections import deque
 from pathlib import Path
 from statistics import median
 
 import msgspec
 
+from backupsync.errors import BackupSyncError
 from backupsync.trace import Evaluation, Gradient, Header, Iteration, Line, TraceWriter
 from backupsync.wire.messages import Outcome
+from backupsync_aggregator.logs import LOGGER
 from backupsync_aggregator.metrics import Metrics
 from backupsync_aggregator.round.events import Member
 
@@ -29,6 +33,8 @@ class Recorder:
     """The trace file (if any) and the windows that status and metrics are made from."""
 
     def __init__(self, path: Path | None, metrics: Metrics) -> None:
+        self.problem = ""
+        """Why the trace ended early; empty while it goes on."""
         self.loss: float | None = None
         self.evaluation: dict[str, float] = {}
         """Newest evaluation."""
@@ -45,13 +51,16 @@ class Recorder:
         """Begin the trace with its header (anew), or go on after a predecessor's lines with `first` ones."""
         self._opened = True
         if self._path is not None and self._writer is None:
-            if header is not None:
-                self._path.unlink(missing_ok=True)
-            self._writer = TraceWriter(self._path)
+            try:
+                if header is not None:
+                    self._path.unlink(missing_ok=True)
+                self._writer = TraceWriter(self._path)
+            except OSError as error:
+                raise BackupSyncError(f"trace file {self._path}: cannot be written: {error}") from error
             for line in (header, *first, *self._held):
                 if line is not None:
-                    self._writer.write(line)
-            self._writer.flush()
+                    self._append(line)
+            self.flush()
         self._held.clear()
 
     @property
@@ -73,8 +82,8 @@ class Recorder:
         elif isinstance(line, Evaluation) and line.error is None:
             self.evaluation = dict(line.metrics)
         if self._writer is not None:
-            self._writer.write(line)
-        elif self._path is not None:
+            self._append(line)
+        elif self._path is not None and not self._opened:
             self._held.append(line)
 
     def rate(self, now: float) -> float:
@@ -104,16 +113,44 @@ class Recorder:
             if samples.busy:
                 self._metrics.busy_seconds.labels(*labels).set(median(samples.busy))
 
-    def flush(self, now: float) -> None:
-        """Hand what was written to the operating system, at most once a second."""
-        if self._writer is not None and now - self._flushed >= _FLUSH_SECONDS:
+    def flush(self, now: float | None = None) -> None:
+        """Hand what was written to the operating system: at most once a second where `now` is given."""
+        if self._writer is None or (now is not None and now - self._flushed < _FLUSH_SECONDS):
+            return
+        self._flushed = now if now is not None else self._flushed
+        try:
             self._writer.flush()
-            self._flushed = now
+        except OSError as error:
+            self._give_up(error)
 
     def close(self) -> None:
         """Close the trace."""
-        if self._writer is not None:
-            self._writer.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except OSError as error:
+                self._say_incomplete(error)
+
+    def _append(self, line: Line) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.write(_readable(line))
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """A disk that is full ends the trace, not the training."""
+        self._say_incomplete(error)
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    def _say_incomplete(self, error: OSError) -> None:
+        self.problem = f"the trace {self._path} is incomplete: {error}"
+        LOGGER.error("%s", self.problem)
 
     def _count_gradient(self, line: Gradient) -> None:
         at = self._metrics
@@ -154,3 +191,15 @@ def completed(line: Iteration, apply_seconds: float, learning_rate: float | None
         at=line.at + apply_seconds,
         learning_rate=learning_rate if line.learning_rate is None else line.learning_rate,
     )
+
+
+def finite_only(metrics: dict[str, float]) -> dict[str, float]:
+    """Return the metrics that JSON can carry: it knows neither NaN nor infinity."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _readable(line: Line) -> Line:
+    """Replace what a refused gradient may hold but JSON cannot."""
+    if isinstance(line, Gradient) and not math.isfinite(line.scale):
+        return msgspec.structs.replace(line, scale=0.0)
+    return line

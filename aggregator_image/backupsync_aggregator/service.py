@@ -17,11 +17,14 @@ from backupsync.launch import AggregatorLaunch, control_token
 from backupsync.spec import BackupSyncJob
 from backupsync.trace import Header, Resumed
 from backupsync.wire.auth import derive_key
+from backupsync.wire.messages import RefusalCode
+from backupsync_aggregator.admission import Rejected
 from backupsync_aggregator.checkpoint import CheckpointDirectory, Loaded
 from backupsync_aggregator.clock import Clock
 from backupsync_aggregator.control_server import ControlServer, Desk
 from backupsync_aggregator.gradients import Gradients
 from backupsync_aggregator.hands import Hands
+from backupsync_aggregator.initial import InitialState
 from backupsync_aggregator.joining import Given, Identity, Joining
 from backupsync_aggregator.logs import LOGGER
 from backupsync_aggregator.loop import Loop, Parts, desire_of
@@ -134,7 +137,7 @@ class Service:
 
     def _begin(self, given: Given) -> None:
         """Take the first parameters up: checkpoint 0 is written before iteration 0."""
-        model = ModelState.initial(given.state.schema, self._spec, given.state.moving, given.state.frozen)
+        model = self._model_from(given.state)
         self._digest, self._batches = given.digest, given.batches_per_epoch
         try:
             self._saver.save_or_raise(0, model)
@@ -143,6 +146,16 @@ class Service:
         self._recorder.open(self._header())
         self._train(model)
         self._joining.enter_all(model.schema)
+
+    def _model_from(self, state: InitialState) -> ModelState:
+        """Make the job's model of a worker's. Raises BackupSyncError where the manifest does not fit it."""
+        try:
+            return ModelState.initial(state.schema, self._spec, state.moving, state.frozen)
+        except (BackupSyncError, MemoryError):
+            raise
+        except Exception as error:
+            LOGGER.exception("the worker's model cannot be trained here")
+            raise Rejected(RefusalCode.UNSUPPORTED, f"the model cannot be trained: {error}"[:4096]) from error
 
     def _resume(self, loaded: Loaded) -> None:
         """Go on from a checkpoint."""

@@ -126,8 +126,11 @@ class Publisher:
         finish = self._from.hands.finished
         if finish is not None:
             return _ENDED[finish.outcome], finish.reason, finish.message
-        message = "; ".join(text for text in (round_.message, self._from.saver.problem) if text)
-        reason = "CheckpointFailed" if self._from.saver.problem and not round_.reason else round_.reason
+        saver = self._from.saver
+        message = "; ".join(
+            text for text in (round_.message, saver.problem, self._from.recorder.problem) if text
+        )
+        reason = "CheckpointFailed" if saver.problem and not round_.reason else round_.reason
         return round_.phase, reason, message
 
     def _members(self, round_: Round) -> tuple[MemberStatus, ...]:
