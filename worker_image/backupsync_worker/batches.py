@@ -11,7 +11,7 @@ by it; otherwise each worker reads the stream and keeps every total-th mini-batc
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -209,7 +209,8 @@ class _StreamReader:
 
 
 def _length(dataset: Any) -> int:
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+    indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if not indexed or isinstance(dataset, Mapping):
         raise ProgramError(
             f"dataset: is a {type(dataset).__name__}, must have a length and items (a torch Dataset, a list) "
             "or be a torch.utils.data.IterableDataset"

@@ -7,8 +7,10 @@ this machine and this user; tensors as their bytes, without shared memory.
 
 import io
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -113,6 +115,7 @@ def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setproctitle("backupsync loader")
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, name="watch-worker", daemon=True).start()
     try:
         fetch: Fetch | None = None
         payload = pipe.recv_bytes()
@@ -126,6 +129,14 @@ def _serve(pipe: Connection) -> None:
             pipe.send_bytes(answer)
     except (EOFError, OSError):
         return
+
+
+def _end_with_parent() -> None:
+    """End at once when the worker does, even in the middle of a read."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:
