@@ -88,6 +88,20 @@ class Joiner:
             self._pause(pause * self._jitter.uniform(0.5, 1.0), check)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def hello(self, schema: Schema) -> Hello:
+        """Return the first word of a connection; on one that is old, it asks whether anybody is there."""
+        launch = self._launch
+        return Hello(
+            job=launch.uid,
+            rank=launch.rank,
+            attempt=launch.attempt,
+            start=launch.start,
+            incarnation=self._incarnation,
+            protocol=PROTOCOL,
+            schema_hash=schema.hash,
+            nonce=secrets.token_bytes(32),
+        )
+
     def _may_change(self, error: RefusedError, waited: float) -> bool:
         """Say whether trying again may help.
 
@@ -112,17 +126,7 @@ class Joiner:
         return Joined(link, welcome)
 
     def _handshake(self, link: Link, schema: Schema, check: Callable[[], None]) -> Welcome:
-        launch = self._launch
-        hello = Hello(
-            job=launch.uid,
-            rank=launch.rank,
-            attempt=launch.attempt,
-            start=launch.start,
-            incarnation=self._incarnation,
-            protocol=PROTOCOL,
-            schema_hash=schema.hash,
-            nonce=secrets.token_bytes(32),
-        )
+        hello = self.hello(schema)
         link.send(hello)
         challenge = self._answer(link, check)
         if not isinstance(challenge, Challenge):

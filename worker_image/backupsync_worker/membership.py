@@ -36,9 +36,6 @@ from backupsync_worker.link import ConnectionLost, Link
 from backupsync_worker.metrics import WorkerMetrics
 from backupsync_worker.signals import Stop
 
-SILENCES: int = 3
-"""A wait without a word from the aggregator for this many times `timeoutSeconds` is answered by joining anew:
-its I/O thread may be answering ZMTP heartbeats for a process that hangs."""
 _GOODBYE_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -77,6 +74,7 @@ class Membership:
         self._model: Model | None = None
         self._trained = False
         self._silence = 0.0
+        self._asked = False
         self._beaten = 0.0
         self._readied = 0.0
         self._phase = "starting"
@@ -114,6 +112,7 @@ class Membership:
             self._counted = (0, 0)
             self.connections += 1
             self._readied = self._silence = 0.0
+            self._asked = False
             self._metrics.joined()
             _log.info("joined, epoch %d, iteration %d", joined.welcome.epoch, joined.welcome.iteration)
             try:
@@ -165,7 +164,7 @@ class Membership:
         """Take whatever has come. Raises ConnectionLost, errors.Refused."""
         link = self._connected()
         while (said := link.receive()) is not None:
-            self._silence = 0.0
+            self._silence, self._asked = 0.0, False
             self.inbox.take(*said)
         for verdict in self.inbox.verdicts:
             self._metrics.judged(verdict.outcome)
@@ -181,8 +180,13 @@ class Membership:
         self._connected().wait(seconds)
         # A process that was stopped meanwhile has not waited: only time it could have heard counts.
         self._silence += min(time.monotonic() - began, 2 * seconds)
-        if self._silence > SILENCES * self._wire.timeout_seconds:
-            raise ConnectionLost(f"not a word for {self._silence:.0f} s")
+        if self._silence > 2 * self._wire.timeout_seconds:
+            raise ConnectionLost(f"not a word for {self._silence:.3g} s")
+        if self._silence > self._wire.timeout_seconds and not self._asked:
+            # It may have nothing to say, or hang while its I/O thread still answers ZMTP heartbeats.
+            assert self._model is not None
+            self._asked = True
+            self.send(self._joiner.hello(self._model.schema))
 
     def close(self, reason: str) -> None:
         """Say goodbye, if anybody listens, and let go of everything."""

@@ -170,7 +170,10 @@ class Turns:
         return work
 
     def _evaluated(self, asked: Evaluate) -> Buffer | None:
-        return self._member.inbox.section("ema" if asked.averaged else "moving", asked.iteration)
+        """Return the parameters to evaluate: those sent for it, or the plain ones where no average is kept."""
+        inbox = self._member.inbox
+        sent = inbox.section("ema", asked.iteration)
+        return inbox.section("moving", asked.iteration) if sent is None and not asked.averaged else sent
 
     def _evaluate(self, asked: Evaluate) -> None:
         inbox = self._member.inbox
