@@ -12,7 +12,7 @@ _CHAINED = (
     "During handling of the above exception, another exception occurred:",
     "The above exception was the direct cause of the following exception:",
 )
-_ERROR = re.compile(r"^\d\d:\d\d:\d\d\.\d{3} (?:ERROR|CRITICAL) [^:]*: ", re.MULTILINE)
+_ERROR = re.compile(r"^[\d:.]+ (?:ERROR|CRITICAL) (?:worker|aggregator|log)[^:]*: ", re.MULTILINE)
 _KEPT_BY_PLANNER = 2000
 _OTHERWISE = 5
 
