@@ -65,13 +65,15 @@ def to_device(data: Any, device: torch.device, pin_memory: bool = False) -> Any:
     if isinstance(data, Tensor):
         pinned = pin_memory and device.type == "cuda" and data.device.type == "cpu"
         return data.pin_memory().to(device, non_blocking=True) if pinned else data.to(device)
-    if isinstance(data, Mapping) and not hasattr(data, "to"):
+    if hasattr(data, "to"):
+        return data.to(device)
+    if isinstance(data, Mapping):
         return _mapping(data, {k: to_device(v, device, pin_memory) for k, v in data.items()})
     if isinstance(data, tuple) and hasattr(data, "_fields"):
         return type(data)(*(to_device(v, device, pin_memory) for v in data))
     if type(data) in (tuple, list):
         return type(data)(to_device(v, device, pin_memory) for v in data)
-    return data.to(device) if hasattr(data, "to") else data
+    return data
 
 
 def _mapping(like: Mapping[Any, Any], moved: dict[Any, Any]) -> Mapping[Any, Any]:
