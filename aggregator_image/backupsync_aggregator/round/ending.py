@@ -23,7 +23,7 @@ def end(
         return
     if state.evaluations.running is not None:
         evaluating.abort(state, "training has ended")
-    state.evaluations.ask(state.now, pausing=False)
+    state.evaluations.ask(state.iteration, state.now, pausing=False)
 
 
 def conclude(state: State) -> None:

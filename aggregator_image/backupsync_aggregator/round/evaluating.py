@@ -18,7 +18,7 @@ def mark(state: State) -> None:
     if not evaluations.falls_on(state.iteration) or evaluations.running is not None:
         return
     never_slack = state.roster.live < 2 if state.is_async else state.quorum.backups == 0
-    evaluations.ask(state.now, pausing=never_slack and not has_slack(state))
+    evaluations.ask(state.iteration, state.now, pausing=never_slack and not has_slack(state))
 
 
 def may_begin(state: State) -> bool:
@@ -32,12 +32,17 @@ def may_begin(state: State) -> bool:
 
 
 def begin(state: State) -> None:
-    """Ask the next rank in turn, of those that wait."""
-    seat = state.evaluations.choose(state.roster.waiting.values())
+    """Ask the worker whose turn it is, as soon as it waits; from the next iteration on, whoever waits.
+
+    Where everyone waits for the evaluation there are no turns.
+    """
+    evaluations = state.evaluations
+    hurry = state.verdict is not None or evaluations.pausing or state.iteration > evaluations.asked_in
+    seat = evaluations.choose(state.roster.waiting.values(), state.roster.live_seats(), hurry=hurry)
     if seat is None:
         return
     state.roster.waiting.pop(seat.member)
-    state.evaluations.start(seat, state.iteration, state.now)
+    evaluations.start(seat, state.iteration, state.now)
     state.emit(Evaluate(seat.member, state.iteration))
 
 

@@ -25,28 +25,33 @@ class Evaluations:
         """Whose parameters are evaluated."""
         self._since = 0.0
         self._tries = 0
-        self._last_rank = -1
+        self._asked = 0
+        self.asked_in = 0
+        """Iteration in which the evaluation that is due was asked for."""
 
     def falls_on(self, iteration: int) -> bool:
         """Whether the parameters of this iteration are to be evaluated."""
         every = self._spec.every_iterations
         return not self.useless and every > 0 and iteration % every == 0
 
-    def ask(self, now: float, *, pausing: bool) -> None:
+    def ask(self, iteration: int, now: float, *, pausing: bool) -> None:
         """An evaluation is due now."""
+        if not self.due:
+            self.asked_in = iteration
         self.due = True
         self.pausing = pausing
         self._since = now
         self._tries = 0
 
-    def choose(self, seats: Iterable[Seat]) -> Seat | None:
-        """Pick the next rank in turn; a candidate only when there is nobody else."""
-        last = self._last_rank
-        return min(
-            seats,
-            key=lambda s: (s.candidate, s.member.rank <= last, s.member.rank, -s.member.attempt),
-            default=None,
-        )
+    def choose(self, waiting: Iterable[Seat], everyone: Iterable[Seat], *, hurry: bool) -> Seat | None:
+        """Pick whose turn it is: the one whose last evaluation is longest ago, and no candidate if avoidable.
+
+        In a hurry whoever waits will do; otherwise one whose turn it is not, though it waits, is passed over.
+        """
+        found = min(waiting, key=_turn, default=None)
+        if found is None or hurry:
+            return found
+        return found if _turn(found)[:2] <= min(map(_turn, everyone))[:2] else None
 
     def start(self, seat: Seat, iteration: int, now: float) -> None:
         """The member evaluates the parameters of `iteration`."""
@@ -55,7 +60,8 @@ class Evaluations:
         self.iteration = iteration
         self._since = now
         self._tries += 1
-        self._last_rank = seat.member.rank
+        self._asked += 1
+        seat.last_evaluation = self._asked
         seat.evaluating = True
 
     def is_from(self, member: Member, iteration: int) -> bool:
@@ -73,3 +79,7 @@ class Evaluations:
             self.running = None
         self.due = again and self._tries < _TRIES
         self.pausing = self.pausing and self.due
+
+
+def _turn(seat: Seat) -> tuple[bool, int, int]:
+    return (seat.candidate, seat.last_evaluation, seat.member.rank)

@@ -115,7 +115,7 @@ def _accept(state: State, seat: Seat, assignment: Assignment, commit: Commit) ->
     )
     state.accepted_ranks[seat.member.rank] = seat.member
     if math.isfinite(commit.loss):
-        state.losses.append(commit.loss)
+        state.losses.append((commit.loss, commit.examples))
     state.non_finite_row = 0
     state.tickets.done(assignment.ticket)
     seat.accepted += 1

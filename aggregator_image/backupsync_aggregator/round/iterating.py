@@ -54,7 +54,7 @@ def watch(state: State) -> None:
     if state.verdict is not None:
         return
     state.quorum.relax(len(state.contributions), state.reachable())
-    found = state.quorum.watch(state.roster.live, len(state.contributions), state.now)
+    found = state.quorum.watch(state.present(), len(state.contributions), state.now)
     if found is Watch.FAIL:
         _end_below(state)
     elif found is Watch.SHRUNK and not state.begun:
@@ -97,9 +97,10 @@ def end_of_data(state: State) -> bool:
         )
         if computes or (supply and not seat.exhausted):
             return False
-    over = not supply or (bool(seats) and all(s.exhausted for s in seats))
+    enough = state.present() >= state.quorum.required
+    over = not supply or (all(s.exhausted for s in seats) and (bool(seats) or enough))
     if state.contributions:
-        if over or state.roster.live >= state.quorum.required:
+        if over or enough:
             state.quorum.curtail(len(state.contributions))
             return True
         return False

@@ -64,7 +64,7 @@ def iteration_line(state: State, contributions: tuple[Contribution, ...]) -> Ite
     """The update just made, before the state moves on."""
     accepted = len(contributions)
     required = state.quorum.nominal
-    losses = state.losses
+    weight = sum(examples for _, examples in state.losses)
     return Iteration(
         at=state.now,
         iteration=state.iteration,
@@ -73,6 +73,6 @@ def iteration_line(state: State, contributions: tuple[Contribution, ...]) -> Ite
         live=state.roster.live,
         seconds=state.now - state.iteration_began,
         examples=state.examples + sum(c.examples for c in contributions),
-        loss=sum(losses) / len(losses) if losses else None,
+        loss=sum(loss * examples for loss, examples in state.losses) / weight if weight else None,
         note=state.quorum.note if accepted < required else None,
     )

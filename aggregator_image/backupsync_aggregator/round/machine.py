@@ -39,7 +39,7 @@ class Round:
         self._state.roster.desire(desire.members)
 
     def on(self, event: events.Event, now: float) -> list[Effect]:
-        """Take note of an event at `now` (seconds since the job first started); return what to do, in order."""
+        """Take note of an event at `now`, in seconds since the job began; return what to do, in order."""
         state = self._state
         if state.finish is not None:
             return self._turn_away(event)
@@ -154,11 +154,11 @@ class Round:
 
 def _settle(state: State) -> None:
     """Find what follows from the state, until nothing more does."""
-    if state.stirred and state.verdict is None:
-        state.stirred = False
-        iterating.watch(state)
     while state.verdict is None:
-        if iterating.is_complete(state):
+        if state.stirred:
+            state.stirred = False
+            iterating.watch(state)
+        elif iterating.is_complete(state):
             iterating.complete(state)
         elif state.reopen:
             assigning.hand_out(state)

@@ -60,6 +60,8 @@ class Seat:
     exhausted: bool = False
     """Its data is at its end."""
     evaluating: bool = False
+    last_evaluation: int = -1
+    """Number of the last evaluation it was asked for; -1 for none."""
     restart_of: int | None = None
     """The start that was asked to restart in place."""
     accepted: int = 0
@@ -127,10 +129,6 @@ class Roster:
         """Whether the member is desired, and no newer attempt has taken its place."""
         return member in self._desired and not self.is_fenced(member)
 
-    def desires(self, member: Member) -> bool:
-        """Whether the member is in the desired state."""
-        return member in self._desired
-
     def is_fenced(self, member: Member) -> bool:
         """Whether a newer attempt has taken the member's place."""
         return member.attempt < self._floor.get(member.rank, 0)
@@ -145,6 +143,7 @@ class Roster:
             seat.exhausted = False
         seat.start = start
         seat.holds = -1
+        seat.fenced = False
         if not seat.live:
             seat.live = True
             self._live_of_rank[member.rank] = self._live_of_rank.get(member.rank, 0) + 1
@@ -164,6 +163,12 @@ class Roster:
     def live_seats(self) -> Iterator[Seat]:
         """Yield the live ones."""
         return (seat for seat in self.seats.values() if seat.live)
+
+    def forget_gone(self) -> None:
+        """Drop the seats of those who were sent home, are desired no more and have been reported as such."""
+        gone = [m for m, s in self.seats.items() if s.fenced and not s.live and m not in self._desired]
+        for member in gone:
+            del self.seats[member]
 
     def predecessors(self, member: Member) -> list[Seat]:
         """Return the seats of lower attempts of the member's rank."""

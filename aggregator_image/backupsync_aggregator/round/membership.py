@@ -28,7 +28,6 @@ def left(state: State, event: events.Left) -> None:
     """A member's connection is gone."""
     seat = state.roster.get(event.member)
     if seat is None:
-        _forget(state, event.member)
         return
     _vacate(state, seat, event.detail, tell=False)
     state.note_member(seat, "lost", event.detail)
@@ -42,6 +41,7 @@ def desired(state: State, event: events.Desire) -> None:
         stop(state)
         return
     state.quorum.aim(event.workers, event.backup_workers)
+    state.roster.forget_gone()
     state.roster.desire(event.members)
     for seat in list(state.roster.seats.values()):
         if not state.roster.admits(seat.member):
@@ -99,10 +99,3 @@ def _vacate(state: State, seat: Seat, detail: str, *, tell: bool) -> None:
     void(state, seat, tell=tell)
     evaluating.evaluator_left(state, seat, detail)
     state.stirred = True
-
-
-def _forget(state: State, member: events.Member) -> None:
-    """Drop the seat of a member that was sent home and has gone."""
-    seat = state.roster.seats.get(member)
-    if seat is not None and seat.fenced and not state.roster.desires(member):
-        del state.roster.seats[member]

@@ -59,7 +59,8 @@ class State:
         self.iteration_began = now
         self.contributions: list[Contribution] = []
         """Accepted in the running iteration, by place."""
-        self.losses: list[float] = []
+        self.losses: list[tuple[float, int]] = []
+        """Loss and examples of each accepted gradient whose loss is finite."""
         self.accepted_ranks: dict[int, Member] = {}
         """Who made the accepted gradient of each rank in the running iteration."""
         self.non_finite_row = 0
@@ -114,6 +115,14 @@ class State:
         return (
             s for s in self.roster.live_seats() if s.assignment and s.assignment.iteration == self.iteration
         )
+
+    def present(self) -> int:
+        """Ranks that are live, or left once their data was at its end: none of them is waited for."""
+        if not self.exhausted_seen:
+            return self.roster.live
+        seats = self.roster.seats.values()
+        done = {s.member.rank for s in seats if s.exhausted and not s.live and not s.fenced}
+        return self.roster.live + sum(not self.roster.rank_is_live(rank) for rank in done)
 
     def reachable(self) -> int:
         """Gradients the running iteration could have: those accepted, and one of every other live rank."""
