@@ -4,6 +4,8 @@ A new epoch is minted whenever the old one exited, vanished or hangs. Without du
 that had begun training is not restarted from 0 in silence: the job fails and says what would have saved it.
 """
 
+from msgspec import structs
+
 from backupsync.exits import Exit, ExitKind
 from backupsync.lifecycle.draft import Draft, name_of
 from backupsync.lifecycle.restarts import LOST_TIMEOUTS, backoff, last_words, permanent_reason
@@ -51,6 +53,8 @@ def judge_aggregator(draft: Draft) -> None:
         mint_epoch(draft)
         return
     _credit_progress(draft)
+    if draft.dismissed:
+        draft.update(members=tuple(structs.replace(m, dismissed=True) for m in draft.status.members))
     replica = draft.replicas.get(draft.aggregator_id)
     if replica is None:
         if draft.status.aggregator_seen:

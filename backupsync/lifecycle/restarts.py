@@ -115,6 +115,9 @@ def _exited(draft: Draft, member: MemberIntent, replica: Replica) -> None:
 
 def _left(draft: Draft, member: MemberIntent) -> None:
     """It ended with 0: the job may be at its end and the news not here yet, so wait before replacing it."""
+    if member.dismissed:
+        _end(draft, member, "was sent home", "its aggregator was ended from outside", counted=False)
+        return
     since = draft.history(member.rank).left_since
     if since is None:
         since = draft.now

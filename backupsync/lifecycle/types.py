@@ -66,6 +66,8 @@ class MemberIntent(Struct, frozen=True, kw_only=True):
     """Its replica was observed: if it is missing now, it vanished, and its attempt is spent."""
     starts: int = 0
     """Restarts in place it should have had by now."""
+    dismissed: bool = False
+    """An aggregator that was ended from outside has sent it home: that it leaves is not its fault."""
 
 
 class RestartIntent(Struct, frozen=True, kw_only=True):

@@ -109,6 +109,15 @@ def test_the_desired_state_is_repeated_until_it_is_echoed(make_world, actions_of
     assert "Scaled" not in world.announced(), "announced once, and that announcement was among the lost"
 
 
+def test_an_aggregator_whose_replica_is_gone_is_told_nothing_more(make_world, actions_of):
+    world = make_world(workers=1, backups=0).up()
+    last = world.aggregator
+    world.exit(world.epoch, 1)
+    world.aggregator = last
+    world.status = structs.replace(world.status, phase="Failed", completion_time=world.now)
+    assert "Tell" not in actions_of(world.look())
+
+
 def test_a_new_term_of_the_engine_is_told_under_a_later_generation(make_world, actions_of):
     world = make_world().up()
     world.term = 4

@@ -1,6 +1,7 @@
 """What becomes of a worker that exits, vanishes, hangs or restarts in place."""
 
 import pytest
+from msgspec import structs
 
 from backupsync.exits import ExitKind
 from backupsync.lifecycle import with_restart
@@ -217,6 +218,34 @@ def test_a_restart_in_place_by_a_kubelet_is_seen_by_its_start_counter(make_world
     assert world.status.restarts == ()
     assert world.status.phase == "Running"
     assert "WorkerRestarted" in world.announced()
+
+
+def test_restarts_by_a_kubelet_that_nobody_asked_for_are_crashes(make_world):
+    world = make_world(backoffLimit=1).up()
+    id_ = world.worker(1)
+    for start in (1, 2):
+        world.replicas[id_] = structs.replace(world.replicas[id_], starts=start, message="RuntimeError: boom")
+        world.look()
+        world.look()
+        assert history(world, 1).crashes == start
+    assert world.status.phase == "Failed"
+    assert "restarted in place: RuntimeError: boom" in world.condition("Failed").message
+
+
+def test_workers_sent_home_by_an_aggregator_that_was_ended_from_outside_are_not_blamed(
+    make_world, actions_of
+):
+    world = make_world(workers=1, backups=1, backoffLimit=0).up()
+    world.exit(world.worker(0), 0)
+    world.look()
+    world.exit(world.epoch, 0)
+    world.look()
+    world.exit(world.worker(1), 0)
+    made = world.look()
+    assert [(m.rank, m.attempt) for m in made.status.members] == [(0, 2), (1, 2)]
+    assert (history(world, 0).crashes, history(world, 1).crashes) == (0, 0)
+    world.settle()
+    assert world.status.phase == "Running"
 
 
 def test_restarts_in_place_that_nobody_asked_for_are_crashes(make_world):
