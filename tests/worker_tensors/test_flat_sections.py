@@ -211,6 +211,17 @@ def test_sparse_embeddings_are_refused_before_training(kind):
         flat(nn.Sequential(kind(5, 2, sparse=True)))
 
 
+def test_state_that_is_no_tensor_is_refused():
+    class Counter(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+    with pytest.raises(
+        ProgramError, match=r"module '1': keeps state that is no tensor.*register it as a buffer"
+    ):
+        flat(nn.Sequential(nn.ReLU(), Counter(2, 2)))
+
+
 @pytest.mark.filterwarnings("ignore:Lazy modules")
 def test_lazy_parameters_are_refused():
     model = nn.LazyLinear(2)

@@ -11,11 +11,11 @@ by it; otherwise each worker reads the stream and keeps every total-th mini-batc
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice, pairwise
-from typing import Any, Final, NamedTuple
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, default_collate
@@ -24,10 +24,8 @@ from backupsync.errors import ProgramError
 from backupsync.spec.training import LoaderSpec
 from backupsync_worker.device import to_device
 from backupsync_worker.loader import LoaderPool
+from backupsync_worker.readers import BLOCK, MapReader, StreamReader, Task
 from backupsync_worker.seeding import preserved, seed_everything, stream_seed
-
-BLOCK: Final = 8
-"""Examples that are read together: the unit of work of a loader process, and of seeding."""
 
 Collate = Callable[[list[Any]], Any]
 
@@ -71,9 +69,9 @@ class Batches:
         self._length = None if isinstance(dataset, IterableDataset) else _length(dataset)
         self._read: Callable[[Any], list[Any]]
         if self._length is None:
-            self._read = _StreamReader(dataset, seed, batch_size, rank, total)
+            self._read = StreamReader(dataset, seed, batch_size, rank, total)
         else:
-            self._read = _MapReader(dataset, seed)
+            self._read = MapReader(dataset, seed)
         self._pool: LoaderPool | None = None
         self._pending: dict[int, list[Future[Any]]] = {}
         self._streamed = 0
@@ -144,10 +142,10 @@ class Batches:
             raise EndOfData
         return examples
 
-    def _tasks(self, ticket: int) -> list["_Task"]:
+    def _tasks(self, ticket: int) -> list[Task]:
         indices = self.indices(ticket)
         return [
-            _Task(ticket, block, tuple(indices[start : start + BLOCK]))
+            Task(ticket, block, tuple(indices[start : start + BLOCK]))
             for block, start in enumerate(range(0, len(indices), BLOCK))
         ]
 
@@ -162,50 +160,6 @@ class Batches:
         generator = torch.Generator().manual_seed(stream_seed(self._seed, "permutation", epoch))
         assert self._length is not None
         return torch.randperm(self._length, generator=generator)
-
-
-class _Task(NamedTuple):
-    """Read these examples for this block of this ticket."""
-
-    ticket: int
-    block: int
-    indices: tuple[int, ...]
-
-
-@dataclass
-class _MapReader:
-    """Reads one block of a map-style data set; runs here or in a loader process, to the same numbers."""
-
-    dataset: Any
-    seed: int
-
-    def __call__(self, task: _Task) -> list[Any]:
-        seed_everything(self.seed, "data", task.ticket, task.block)
-        at_once = getattr(self.dataset, "__getitems__", None)
-        if at_once is not None:
-            return list(at_once(list(task.indices)))
-        return [self.dataset[index] for index in task.indices]
-
-
-class _StreamReader:
-    """Reads the mini-batches of a stream that are this worker's; an empty one means its end, for good."""
-
-    def __init__(self, dataset: Iterable[Any], seed: int, batch_size: int, rank: int, total: int) -> None:
-        shard = getattr(dataset, "shard", None)
-        self._stream = dataset if shard is None else shard(rank, total)
-        self._seed, self._batch_size, self._rank = seed, batch_size, rank
-        self._skip = 0 if shard is not None else total - 1
-        self._lead = 0 if shard is not None else rank
-        self._iterator: Iterator[Any] | None = None
-
-    def __call__(self, number: int) -> list[Any]:
-        seed_everything(self._seed, "stream", self._rank, number)
-        skipped = self._skip if self._iterator is not None else self._lead
-        if self._iterator is None:
-            self._iterator = iter(self._stream)
-        for _ in islice(self._iterator, skipped * self._batch_size):
-            pass
-        return list(islice(self._iterator, self._batch_size))
 
 
 def _length(dataset: Any) -> int:

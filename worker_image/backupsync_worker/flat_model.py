@@ -6,9 +6,6 @@ buffers are buffers. A tensor with several names (tied weights) counts once, und
 """
 
 import functools
-import itertools
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,37 +13,12 @@ from torch import Tensor, nn
 
 from backupsync.errors import ProgramError
 from backupsync.wire.frames import Buffer
-from backupsync.wire.messages import TensorEntry
 from backupsync.wire.schema import Schema, Section, Slot
 from backupsync_worker.device import DTYPES
 from backupsync_worker.gradient import GradientPush
+from backupsync_worker.places import DTYPE_NAMES, places_of, refuse_modules
 
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
-
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_MAX_NAME, _MAX_DIMENSIONS = 512, 16
-
-
-@dataclass
-class _Place:
-    """One tensor of the model, by where modules hold it: code may assign a new tensor to a buffer."""
-
-    owners: list[tuple[nn.Module, str]]
-    names: list[str]
-    role: Literal["trainable", "frozen", "buffer"]
-    first: Tensor = field(repr=False)
-
-    def tensors(self) -> list[Tensor]:
-        found: dict[int, Tensor] = {}
-        for module, name in self.owners:
-            tensor = getattr(module, name)
-            found[id(tensor)] = tensor
-        return list(found.values())
-
-    def entry(self) -> TensorEntry:
-        name, *aliases = self.names
-        dtype, shape = _NAMES[self.first.dtype], tuple(self.first.shape)
-        return TensorEntry(name, dtype, shape, self.role, tuple(aliases))  # type: ignore[arg-type]
 
 
 class FlatModel:
@@ -59,8 +31,8 @@ class FlatModel:
     def __init__(self, model: nn.Module, wire_dtype: str, chunk_bytes: int) -> None:
         self.model = model
         self._wire_dtype, self._chunk_bytes = str(wire_dtype), chunk_bytes
-        _refuse_what_cannot_travel(model)
-        self._places = {place.names[0]: place for place in _places(model)}
+        refuse_modules(model)
+        self._places = {place.names[0]: place for place in places_of(model)}
         self.schema = Schema(tuple(place.entry() for place in self._places.values()))
         if not any(p.first.numel() for p in self._places.values() if p.role == "trainable"):
             raise ProgramError(
@@ -133,7 +105,7 @@ class FlatModel:
                 f"parameter {slot.entry.name!r}: was replaced by another while training; change it in place"
             )
         for tensor in tensors:
-            if tuple(tensor.shape) != slot.entry.shape or _NAMES.get(tensor.dtype) != slot.entry.dtype:
+            if tuple(tensor.shape) != slot.entry.shape or DTYPE_NAMES.get(tensor.dtype) != slot.entry.dtype:
                 raise ProgramError(
                     f"tensor {slot.entry.name!r}: became {tensor.dtype}{list(tensor.shape)} while training, "
                     f"was {slot.entry.dtype}{list(slot.entry.shape)}; its shape and element type must stay"
@@ -158,84 +130,6 @@ class FlatModel:
         staged = torch.empty(source.size, dtype=torch.uint8, pin_memory=any(t.is_cuda for t in tensors))
         staged.numpy()[:] = source
         return staged
-
-
-def _places(model: nn.Module) -> list[_Place]:
-    """Collect the distinct tensors: parameters, then persistent buffers, in the order modules name them."""
-    persistent = model.state_dict(keep_vars=True).keys()
-    found: dict[tuple[object, ...], _Place] = {}
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    for name, tensor in named:
-        is_parameter = isinstance(tensor, nn.Parameter)
-        if not is_parameter and name not in persistent:
-            continue
-        _refuse_tensor(name, tensor)
-        path, _, attribute = name.rpartition(".")
-        owner = (model.get_submodule(path), attribute)
-        place = found.get(_identity(tensor))
-        if place is None:
-            role: Literal["trainable", "frozen", "buffer"] = (
-                "buffer" if not is_parameter else "trainable" if tensor.requires_grad else "frozen"
-            )
-            found[_identity(tensor)] = _Place([owner], [name], role, tensor)
-        elif place.first is not tensor and (place.first.requires_grad or tensor.requires_grad):
-            raise ProgramError(
-                f"tensors {place.names[0]!r} and {name!r}: share memory without being one parameter; tie "
-                "them by assigning the same Parameter to both"
-            )
-        else:
-            place.owners.append(owner)
-            place.names.append(name)
-    _refuse_overlaps(list(found.values()))
-    return list(found.values())
-
-
-def _identity(tensor: Tensor) -> tuple[object, ...]:
-    """Tell storage apart: where it lies and how it is read; an empty tensor is only itself."""
-    if not tensor.numel():
-        return (id(tensor),)
-    return (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
-
-
-def _refuse_overlaps(places: list[_Place]) -> None:
-    # Of a tensor with gaps only the first element is looked at: its gaps may well be another's.
-    spans = sorted(
-        (t.device.type, t.data_ptr(), t.data_ptr() + (t.nbytes if t.is_contiguous() else t.itemsize), name)
-        for t, name in ((place.first, place.names[0]) for place in places)
-        if t.numel()
-    )
-    for (device, _, end, name), (other, start, _, following) in itertools.pairwise(spans):
-        if device == other and start < end:
-            raise ProgramError(
-                f"tensors {name!r} and {following!r}: overlap in memory; give each its own (.clone())"
-            )
-
-
-def _refuse_what_cannot_travel(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
-            raise ProgramError(
-                f"module {name!r}: makes sparse gradients, and only dense ones are averaged; construct the "
-                f"{type(module).__name__} with sparse=False"
-            )
-
-
-def _refuse_tensor(name: str, tensor: Tensor) -> None:
-    reason = None
-    if nn.parameter.is_lazy(tensor):
-        reason = "is not initialized yet; run one forward pass in model() before it returns"
-    elif tensor.is_meta:
-        reason = "is on the meta device; give it memory and values in model() (to_empty, then initialize)"
-    elif tensor.layout != torch.strided:
-        reason = f"is sparse ({tensor.layout}); store it dense"
-    elif tensor.dtype not in _NAMES:
-        reason = f"has element type {tensor.dtype}; the wire carries {', '.join(DTYPES)}"
-    elif any(n > 1 and s == 0 for n, s in zip(tensor.shape, tensor.stride(), strict=True)):
-        reason = "is an expanded view, whose elements share memory; store it with .contiguous()"
-    elif len(name) > _MAX_NAME or tensor.dim() > _MAX_DIMENSIONS:
-        reason = f"exceeds the wire's bounds of {_MAX_NAME} characters and {_MAX_DIMENSIONS} dimensions"
-    if reason:
-        raise ProgramError(f"tensor {name!r}: {reason}")
 
 
 def _bytes_of(tensor: Tensor) -> Bytes:
