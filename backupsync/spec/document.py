@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from backupsync.errors import BackupSyncError
+from backupsync.spec.rules import broken_rules
 from backupsync.spec.yaml_subset import YamlProblem, load_yaml
 
 M = TypeVar("M", bound=BaseModel)
@@ -77,7 +78,9 @@ def parse(text: str, source: str, model: type[M], error: type[DocumentError]) ->
     try:
         return model.model_validate_json(json.dumps(document), strict=True)
     except ValidationError as cause:
-        raise error(source, [_problem(detail, model) for detail in cause.errors()]) from cause
+        found = [_problem(detail, model) for detail in cause.errors()]
+        rules = (Problem(_path(at), "", message) for at, message in broken_rules(model, document))
+        raise error(source, [*found, *(rule for rule in rules if rule not in found)]) from cause
 
 
 def _foreign(value: Any, at: Location) -> Iterator[Problem]:
