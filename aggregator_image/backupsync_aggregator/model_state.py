@@ -19,7 +19,7 @@ from backupsync_aggregator.averaging import BufferMean, GradientMean, WeightedGr
 from backupsync_aggregator.optimizer import assign_groups, build
 from backupsync_aggregator.optimizer_state import Scalar, Scalars, restore_state, state_of
 from backupsync_aggregator.schedule import LearningRate, Rates
-from backupsync_aggregator.sections import MasterStore, copy_in, read_only, slot_view
+from backupsync_aggregator.sections import MasterStore, Recycler, copy_in, read_only, slot_view
 from backupsync_aggregator.validation import check_training
 
 __all__ = ["Applied", "ModelState", "WeightedGradient"]
@@ -59,6 +59,7 @@ class ModelState:
         groups = assign_groups(spec.training.optimizer, schema.trainable)
         self._optimizer = build(spec.training.optimizer, groups, self.masters.views)
         self._rate = LearningRate(spec.training, spec.reference_workers)
+        self._memory = Recycler(self._split + self._buffers.numel())
         self._published = self._publish(self.masters)
 
     @classmethod
@@ -169,10 +170,10 @@ class ModelState:
         return min(decay, (1 + self.updates) / (10 + self.updates))
 
     def _publish(self, store: MasterStore) -> memoryview:
-        section = torch.empty(self._split + self._buffers.numel(), dtype=torch.uint8)
+        section = self._memory.take()
         store.store(section)
         section[self._split :] = self._buffers
-        return read_only(section)
+        return self._memory.publish(section)
 
     def _store(self) -> MasterStore:
         return MasterStore(self._trainable_slots(), self._split)

@@ -17,6 +17,8 @@ from backupsync_aggregator.catalogue import number, numbers, subclasses
 
 IMPLEMENTATION: Final = ("foreach", "fused")
 """Keywords that choose how a step is computed, for the whole optimizer."""
+NOT_FUSED: Final = frozenset({"SGD"})
+"""Classes whose fused step fails on a parameter that gets its first gradient later than another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,13 @@ def build(
 ) -> torch.optim.Optimizer:
     """Return the optimizer over `tensors` (by position), with every group, empty ones too, in order.
 
-    Steps run over lists of tensors at once (`foreach`) where the class can, unless the manifest chose.
+    Unless the manifest chose, a step is one pass over the memory (`fused`) where the class can, else it runs
+    over lists of tensors at once (`foreach`).
     """
     kind = optimizer_classes()[spec.name]
     options = {key: number(value) for key, value in spec.keywords.items() if key in IMPLEMENTATION}
-    if not options and "foreach" in inspect.signature(kind).parameters:
-        options = {"foreach": True}
+    if not options:
+        options = _fastest(kind)
     lists: list[dict[str, Any]] = [
         {key: value for key, value in group.keywords.items() if key not in IMPLEMENTATION}
         | {"params": [tensors[position] for position in group.positions]}
@@ -69,6 +72,13 @@ def build(
     ]
     base = {key: value for key, value in lists[0].items() if key != "params"}
     return kind(lists, **base, **options)
+
+
+def _fastest(kind: type[torch.optim.Optimizer]) -> dict[str, Any]:
+    known = inspect.signature(kind).parameters
+    if "fused" in known and kind.__name__ not in NOT_FUSED:
+        return {"fused": True}
+    return {"foreach": True} if "foreach" in known else {}
 
 
 def trial_step(optimizer: torch.optim.Optimizer) -> None:

@@ -9,6 +9,7 @@ from backupsync.spec import OptimizerSpec, Problem
 from backupsync.wire.messages import TensorEntry
 from backupsync_aggregator.catalogue import keyword_problems, name_problem, number
 from backupsync_aggregator.optimizer import (
+    NOT_FUSED,
     Group,
     assign_groups,
     build,
@@ -42,6 +43,9 @@ def optimizer_problems(spec: OptimizerSpec) -> list[Problem]:
         return [unknown]
     kind = classes[spec.name]
     problems = keyword_problems(FIELD, kind, spec.keywords, _UNFIT_KEYWORDS)
+    if spec.name in NOT_FUSED and (fused := spec.keywords.get("fused")):
+        why = f"fused {spec.name} fails where a parameter gets its first gradient late; leave it out"
+        problems.append(Problem(f"{FIELD}.fused", repr(fused), why))
     for index, group in enumerate(spec.groups):
         where = f"{FIELD}.groups.{index}"
         problems += keyword_problems(where, kind, group.overrides, _UNFIT_IN_GROUP)

@@ -4,6 +4,8 @@ A *span* is a run of neighbouring tensors of one dtype within a section. Most mo
 publishing, averaging and casting are one operation each.
 """
 
+import weakref
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -72,6 +74,34 @@ def read_only(section: torch.Tensor) -> memoryview:
     array = section.numpy().view()
     array.flags.writeable = False
     return array.data
+
+
+class Recycler:
+    """Memory for published sections, used again once nobody holds what was published in it.
+
+    A large section in new memory costs more time in page faults than in copying.
+    """
+
+    def __init__(self, size: int, spare: int = 2) -> None:
+        self._size = size
+        self._spare: deque[torch.Tensor] = deque(maxlen=spare)
+
+    def take(self) -> torch.Tensor:
+        """Return a section (1-D bytes) with anything in it."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return torch.empty(self._size, dtype=torch.uint8)
+
+    def publish(self, section: torch.Tensor) -> memoryview:
+        """Return the bytes of `section`, unwritable; it comes back here when the last holder lets go of them.
+
+        Holders may be sockets: a send without a copy keeps the memoryview, and through it the array below.
+        """
+        array = section.numpy().view()
+        array.flags.writeable = False
+        weakref.finalize(array, self._spare.append, section).atexit = False
+        return array.data
 
 
 class MasterStore:

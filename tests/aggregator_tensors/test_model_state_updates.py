@@ -1,7 +1,9 @@
 """One update after the other: what training with N workers must equal, and what it must leave alone."""
 
 import copy
+import hashlib
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -82,9 +84,26 @@ def test_each_update_publishes_new_memory_and_leaves_the_old_alone(toys):
     assert state.published() is state.published()
 
 
-def test_the_digest_is_that_of_what_is_published(toys):
-    import hashlib
+def test_memory_is_used_again_only_after_the_last_holder_let_go(toys):
+    seen = toys.seen(mlp())
+    state = seen.state(toys.spec())
 
+    def step() -> int:
+        state.apply(toys.gradients(seen.schema, 1, 1), 0)
+        return np.frombuffer(state.published(), np.uint8).ctypes.data
+
+    first = step()
+    assert step() != first, "the section before is let go of only after the next is made"
+    assert step() == first
+    chunk = state.published()[64:128]
+    held, kept = step(), bytes(chunk)
+    assert first not in {step(), step(), step(), held}
+    assert bytes(chunk) == kept
+    chunk.release()
+    assert first in {step(), step(), step()}
+
+
+def test_the_digest_is_that_of_what_is_published(toys):
     state = toys.seen(mlp()).state(toys.spec())
     assert state.digest() == hashlib.sha256(bytes(state.published())).hexdigest()
 

@@ -10,6 +10,7 @@ from backupsync_aggregator.optimizer import optimizer_classes
 from backupsync_aggregator.optimizer_checks import optimizer_problems
 
 RUNNABLE = sorted(set(optimizer_classes()) - {"LBFGS", "SparseAdam"})
+LATE = {"SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.9, "centered": True}, "Adam": {"amsgrad": True}}
 
 
 def matrices(toys) -> Schema:
@@ -37,6 +38,22 @@ def test_every_optimizer_of_torch_steps_as_torch_itself_does(toys, name):
     published = toys.values(schema, state.published())
     torch.testing.assert_close(published["a.weight"], parameters[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(published["b.weight"], parameters[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_a_parameter_may_get_its_first_gradient_late_and_miss_some(toys, name):
+    schema, reference = matrices(toys), [torch.zeros(3, 4), torch.zeros(5, 2)]
+    state = toys.state(schema, toys.spec(optimizer={"name": name, "lr": 0.05} | LATE.get(name, {})))
+    optimizer = optimizer_classes()[name](reference, lr=0.05, **LATE.get(name, {}))
+    for step, absent in enumerate([(1,), (1,), (), (0,), (0, 1), ()]):
+        (gradient,) = toys.gradients(schema, 1, step)
+        state.apply([WeightedGradient(gradient.flat, 4, 1.0, absent)], 4 * step)
+        reference[0].grad = None if 0 in absent else gradient.flat[10:].view(3, 4)
+        reference[1].grad = None if 1 in absent else gradient.flat[:10].view(5, 2)
+        optimizer.step()
+    published = toys.values(schema, state.published())
+    torch.testing.assert_close(published["a.weight"], reference[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(published["b.weight"], reference[1], rtol=1e-5, atol=1e-6)
 
 
 def refusal(**optimizer) -> str:
@@ -76,6 +93,7 @@ def refusal(**optimizer) -> str:
             "spec.training.optimizer.momentum = -1: is not taken by SGD: Invalid momentum value: -1",
         ),
         ({"momentum": "much"}, "spec.training.optimizer.momentum = 'much': is not taken by SGD"),
+        ({"fused": True}, "spec.training.optimizer.fused = True: fused SGD fails where a parameter gets"),
         ({"nesterov": True}, "Nesterov momentum requires a momentum"),
         ({"name": "Adam", "betas": [0.9]}, "spec.training.optimizer.betas = [0.9]: is not taken by Adam"),
         ({"name": "Adam", "foreach": True, "fused": True}, "is not taken by Adam"),
