@@ -17,7 +17,7 @@ from backupsync_aggregator.joining import Joining
 from backupsync_aggregator.peers import Peers
 from backupsync_aggregator.post import Post
 from backupsync_aggregator.refusing import Refuser
-from backupsync_aggregator.round import Round
+from backupsync_aggregator.round import AnyRound
 from backupsync_aggregator.round.events import Desire, Event, Left, Member, Tick
 from backupsync_aggregator.saver import Saver
 from backupsync_aggregator.status import Publisher
@@ -54,7 +54,7 @@ class Parts:
 class Loop:
     """Runs one aggregator from its first message to its end."""
 
-    def __init__(self, parts: Parts, round_: Round, desired: Desired) -> None:
+    def __init__(self, parts: Parts, round_: AnyRound, desired: Desired) -> None:
         self._parts = parts
         self._round = round_
         self._desired = desired
@@ -67,10 +67,9 @@ class Loop:
         parts.joining.feed = self.feed
         self._take_over(desired)
 
-    @property
-    def round(self) -> Round:
-        """The round that decides."""
-        return self._round
+    def show(self) -> None:
+        """Publish how things stand now."""
+        self._parts.publisher.publish(self._round, self._parts.clock.now(), at_once=True)
 
     def run(self) -> None:
         """Serve until the job is over and the engine knows, or until told to stop. Raises Fenced."""
@@ -170,7 +169,7 @@ class Loop:
         elif self._ended_at is None:
             self._ended_at = parts.clock.now()
             parts.hands.end(self._round.iteration)
-            parts.publisher.publish(self._round, parts.clock.now(), at_once=True)
+            self.show()
 
     def _tick(self, *, look_for_silent: bool) -> None:
         parts, now = self._parts, self._parts.clock.now()

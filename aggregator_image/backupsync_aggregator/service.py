@@ -14,8 +14,9 @@ import backupsync
 from backupsync.control import Desired
 from backupsync.errors import BackupSyncError, CheckpointError
 from backupsync.launch import AggregatorLaunch, control_token
+from backupsync.report.history import History
 from backupsync.spec import BackupSyncJob
-from backupsync.trace import Header, Resumed
+from backupsync.trace import Header, Resumed, read_trace
 from backupsync.wire.auth import derive_key
 from backupsync.wire.messages import RefusalCode
 from backupsync_aggregator.admission import Rejected
@@ -34,7 +35,7 @@ from backupsync_aggregator.peers import Peers
 from backupsync_aggregator.post import Post
 from backupsync_aggregator.recorder import Recorder
 from backupsync_aggregator.refusing import Refusals, Refuser
-from backupsync_aggregator.round import Origin, Round
+from backupsync_aggregator.round import AnyRound, Origin, ReplayRound, Round
 from backupsync_aggregator.round.events import DataLength
 from backupsync_aggregator.saver import Saver
 from backupsync_aggregator.status import JobIdentity, Publisher, Sources
@@ -62,9 +63,7 @@ class Service:
         self._clock = Clock(progress.get("started"))
         self._digest: str = progress.get("initial_digest", "")
         self._batches: int | None = progress.get("batches_per_epoch")
-        self._round = Round(
-            job.spec, origin_of(progress, launch.epoch), desire_of(self._desired), self._clock.now()
-        )
+        self._round = self._decider(progress)
         self._metrics = Metrics()
         self._recorder = Recorder(Path(launch.trace_file) if launch.trace_file else None, self._metrics)
         self._saver = Saver(directory, job.spec.checkpoint.every_iterations, self._metrics)
@@ -78,8 +77,19 @@ class Service:
         if loaded is not None:
             self._resume(loaded)
 
+    def _decider(self, progress: dict[str, Any]) -> AnyRound:
+        now = self._clock.now()
+        if self._launch.replay_file is not None:
+            traced = History.read(read_trace(Path(self._launch.replay_file)))
+            return ReplayRound(traced.gradients, traced.iterations, now)
+        origin = origin_of(progress, self._launch.epoch)
+        return Round(self._spec, origin, desire_of(self._desired), now)
+
     def run(self) -> int:
         """Serve until the end; return the exit code. Raises Fenced, BackupSyncError."""
+        self._loop.show()
+        if self._launch.http_file is not None:
+            self._http.announce(Path(self._launch.http_file), self._launch.epoch)
         self._loop.run()
         if not self._recorder.opened:
             self._recorder.open(self._header())
@@ -132,8 +142,7 @@ class Service:
             launch.http_host, launch.http_port, control_token(key), desk, self._metrics.render
         )
         self._closing.callback(server.close)
-        if launch.http_file is not None:
-            server.announce(Path(launch.http_file), launch.epoch)
+        self._http = server
 
     def _begin(self, given: Given) -> None:
         """Take the first parameters up: checkpoint 0 is written before iteration 0."""

@@ -11,7 +11,7 @@ from backupsync_aggregator.metrics import Metrics
 from backupsync_aggregator.peers import Peers
 from backupsync_aggregator.recorder import Recorder
 from backupsync_aggregator.refusing import Refusals
-from backupsync_aggregator.round import Round
+from backupsync_aggregator.round import AnyRound
 from backupsync_aggregator.saver import Saver
 from backupsync_aggregator.transport import Link
 
@@ -59,7 +59,7 @@ class Publisher:
         self._shown = float("-inf")
         self._counted = (0, 0, 0)
 
-    def publish(self, round_: Round, now: float, *, at_once: bool = False) -> None:
+    def publish(self, round_: AnyRound, now: float, *, at_once: bool = False) -> None:
         """Show how things stand, if a moment has passed since the last time or it must be `at_once`."""
         self._from.recorder.flush(now)
         if now - self._shown < _INTERVAL_SECONDS and not at_once:
@@ -91,7 +91,7 @@ class Publisher:
             counter.inc(new - old)
         self._counted = now
 
-    def status(self, round_: Round, now: float) -> AggregatorStatus:
+    def status(self, round_: AnyRound, now: float) -> AggregatorStatus:
         """Return the status at this moment."""
         recorder, hands = self._from.recorder, self._from.hands
         rate = recorder.rate(now)
@@ -122,7 +122,7 @@ class Publisher:
             refusals=self._from.refusals.all(),
         )
 
-    def _phase(self, round_: Round) -> tuple[Phase, str, str]:
+    def _phase(self, round_: AnyRound) -> tuple[Phase, str, str]:
         finish = self._from.hands.finished
         if finish is not None:
             return _ENDED[finish.outcome], finish.reason, finish.message
@@ -133,7 +133,7 @@ class Publisher:
         reason = "CheckpointFailed" if saver.problem and not round_.reason else round_.reason
         return round_.phase, reason, message
 
-    def _members(self, round_: Round) -> tuple[MemberStatus, ...]:
+    def _members(self, round_: AnyRound) -> tuple[MemberStatus, ...]:
         statuses = []
         for member, view in sorted(round_.members.items()):
             peer = self._from.peers.of(member)

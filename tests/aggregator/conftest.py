@@ -325,6 +325,18 @@ class ScriptedPeer:
 
 
 @pytest.fixture
+def desired_state() -> Callable[..., Desired]:
+    """Return the maker of desired states: members as pairs, generation, workers, backups, ..."""
+    return desired
+
+
+@pytest.fixture
+def model() -> Callable[..., tuple[wire.TensorEntry, ...]]:
+    """Return the maker of scripted models."""
+    return entries
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., RunningAggregator]]:
     """Start an aggregator; `changes` go into its manifest, `launch` into its launch."""
     running: list[RunningAggregator] = []
