@@ -78,6 +78,8 @@ class AggregatorLaunch(_Launch, frozen=True, kw_only=True):
     http_file: str | None = None
     """Where the port that was taken is written, as JSON {"port": ..., "epoch": ...}."""
     trace_file: str | None = None
+    replay_file: str | None = None
+    """Trace of a run to recompute instead of training anew."""
     injection: dict[str, Any] | None = None
     """Injection profile, for the trace's header."""
     worker_threads: int = 1

@@ -42,6 +42,8 @@ class RunFacts(Struct, frozen=True, kw_only=True):
     injection: dict[str, Any] | None = None
     started: float = 0.0
     """Unix time of the first start."""
+    replay_trace: str | None = None
+    """Trace of the run that this one recomputes."""
 
 
 def state_root(override: Path | None = None, environment: Mapping[str, str] = os.environ) -> Path:

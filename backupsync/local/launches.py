@@ -94,6 +94,7 @@ class Launches:
             checkpoint_directory=self._facts.checkpoint_directory,
             http_file=str(http_file),
             trace_file=str(self._directory.trace_file),
+            replay_file=self._facts.replay_trace,
             injection=self._facts.injection,
             worker_threads=self._facts.threads,
         )
