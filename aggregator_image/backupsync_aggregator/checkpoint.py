@@ -11,6 +11,7 @@ the claims: a reader sees a whole checkpoint or none, whatever was killed, cut o
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,11 +67,9 @@ class CheckpointDirectory:
         self.path = Path(path)
         self._keep = keep
         self._claims = Claims(self.path)
-        probe = self.path / f".probe-{id(self)}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+            tempfile.TemporaryFile(dir=self.path).close()
         except OSError as error:
             raise self._unwritable("", error) from error
 

@@ -4,6 +4,7 @@ Every epoch is claimed once, by exclusive create of `claims/epoch-00000003.json`
 directory. An older aggregator sees that at its next publish and is fenced: it can neither train on nor write.
 """
 
+import errno
 import json
 import os
 import re
@@ -107,5 +108,8 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, and need not
+            raise
     finally:
         os.close(handle)

@@ -113,12 +113,12 @@ class MasterStore:
 
     def __init__(self, slots: Sequence[Slot], total: int) -> None:
         self._spans = spans(slots, total)
-        sizes = {torch.float32: 0, torch.float64: 0}
+        sizes: dict[torch.dtype, int] = {}
         starts = []
         for span in self._spans:
-            starts.append(sizes[_master(span)])
+            starts.append(sizes.setdefault(_master(span), 0))
             sizes[_master(span)] += span.elements
-        self.flats = {dtype: torch.zeros(size, dtype=dtype) for dtype, size in sizes.items() if size}
+        self.flats = {dtype: torch.zeros(size, dtype=dtype) for dtype, size in sizes.items()}
         self._cuts = [
             self.flats[_master(span)][start : start + span.elements]
             for span, start in zip(self._spans, starts, strict=True)
