@@ -47,12 +47,9 @@ class Joined(NamedTuple):
 class Joiner:
     """Joins one job, as often as needed; remembers the highest epoch seen."""
 
-    def __init__(
-        self, launch: WorkerLaunch, spec: JobSpec, context: "zmq.Context[zmq.Socket[bytes]]"
-    ) -> None:
+    def __init__(self, launch: WorkerLaunch, spec: JobSpec) -> None:
         self._launch = launch
         self._wire = spec.aggregation.wire
-        self._context = context
         self._key = launch.key()
         self._server_key = _curve_key(self._key) if spec.security.encryption == "Curve" else None
         self._incarnation = secrets.token_bytes(32)
@@ -62,6 +59,11 @@ class Joiner:
         self.epoch = 0
         """Highest epoch that an aggregator has proved: a lower one is a ghost."""
         self._member = False
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+
+    def close(self) -> None:
+        """Let go of ZeroMQ; every link must be closed before."""
+        self._context.term()
 
     def join(self, schema: Schema, max_payload: int, check: Callable[[], None]) -> Joined:
         """Join, however long it takes; `check` is called often and may raise to give up.

@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import zmq
-
 from backupsync.errors import Refused as RefusedError
 from backupsync.exits import Exit
 from backupsync.launch import WorkerLaunch
@@ -68,8 +66,7 @@ class Membership:
         self._wire = spec.aggregation.wire
         self._metrics = metrics
         self._stop = stop
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._joiner = Joiner(launch, spec, self._context)
+        self._joiner = Joiner(launch, spec)
         self._link: Link | None = None
         self._model: Model | None = None
         self._trained = False
@@ -162,10 +159,12 @@ class Membership:
 
     def pump(self) -> None:
         """Take whatever has come. Raises ConnectionLost, errors.Refused."""
-        link = self._connected()
-        while (said := link.receive()) is not None:
-            self._silence, self._asked = 0.0, False
-            self.inbox.take(*said)
+        try:
+            self._drain(self._connected())
+        except ConnectionLost:
+            # LEAVE may be the last word before the connection ends: then there is nothing to regret.
+            if self.inbox.leave is None:
+                raise
         for verdict in self.inbox.verdicts:
             self._metrics.judged(verdict.outcome)
         self.inbox.verdicts.clear()
@@ -173,6 +172,11 @@ class Membership:
         self._beat()
         if self.inbox.refused is not None:
             self._answer_refusal(self.inbox.refused)
+
+    def _drain(self, link: Link) -> None:
+        while (said := link.receive()) is not None:
+            self._silence, self._asked = 0.0, False
+            self.inbox.take(*said)
 
     def wait(self, seconds: float) -> None:
         """Wait for the aggregator's next word, at most `seconds`. Raises ConnectionLost."""
@@ -198,7 +202,7 @@ class Membership:
             self._count_bytes(self._link)
             self._link.close(_GOODBYE_SECONDS)
             self._link = None
-        self._context.term()
+        self._joiner.close()
 
     def _connected(self) -> Link:
         if self._link is None:

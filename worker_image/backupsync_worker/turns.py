@@ -105,12 +105,9 @@ class Turns:
         while self.exit_code is None:
             try:
                 self._member.enter("waiting")
-                if not self._member.joined:
-                    self._member.join_again()
-                self._member.check_stop()
-                self._member.ready()
-                self._member.pump()
-                if (work := self._look(waited)) is not None:
+                if (leave := self._member.inbox.leave) is not None:
+                    self._leave(leave)
+                elif (work := self._turn(waited)) is not None:
                     return work
             except ConnectionLost as error:
                 self._member.lose(error)
@@ -118,12 +115,17 @@ class Turns:
                 self.stop()
         return None
 
-    def _look(self, waited: Stopwatch) -> Work | None:
-        """Do what the inbox asks for, or wait a moment. Raises ConnectionLost."""
+    def _turn(self, waited: Stopwatch) -> Work | None:
+        """Do what the aggregator asks for, or wait a moment. Raises ConnectionLost, signals.Stopped."""
+        if not self._member.joined:
+            self._member.join_again()
+        self._member.check_stop()
+        self._member.ready()
+        self._member.pump()
         inbox = self._member.inbox
         if inbox.leave is not None:
-            self._leave(inbox.leave)
-        elif inbox.evaluate is not None and self._evaluated(inbox.evaluate) is not None:
+            return None
+        if inbox.evaluate is not None and self._evaluated(inbox.evaluate) is not None:
             self._evaluate(inbox.evaluate)
         elif inbox.assign is not None and inbox.is_stale(inbox.assign):
             assign = inbox.begin()
@@ -170,7 +172,7 @@ class Turns:
         return work
 
     def _evaluated(self, asked: Evaluate) -> Buffer | None:
-        """Return the parameters to evaluate: those sent for it, or the plain ones where no average is kept."""
+        """Return the parameters to evaluate: those sent for it, or the plain ones where none are averaged."""
         inbox = self._member.inbox
         sent = inbox.section("ema", asked.iteration)
         return inbox.section("moving", asked.iteration) if sent is None and not asked.averaged else sent
