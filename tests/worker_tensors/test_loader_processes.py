@@ -76,6 +76,29 @@ class Stream(IterableDataset):
             yield number + random.random()
 """
 
+SCRIPT = """
+import os
+import torch
+from torch.utils.data import Dataset, TensorDataset
+from backupsync.spec.training import LoaderSpec
+from backupsync_worker.batches import Batches
+
+print("the script runs")
+
+
+class InScript(Dataset):
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, index):
+        return torch.tensor(index)
+
+
+with Batches(TensorDataset(torch.arange(9.0)), 4, seed=1, loader=LoaderSpec(workers=2)) as batches:
+    print("read", len(batches.get(0)[0].data[0]))
+Batches(InScript(), 4, seed=1, loader=LoaderSpec(workers=2))
+"""
+
 ORPHAN = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -206,9 +229,17 @@ def test_a_process_that_is_killed_is_named_with_its_exit_code(data, reading):
         reading(data.Dies(), 1).get(0)
 
 
-def test_data_that_cannot_be_sent_to_another_process_is_refused_with_the_remedy(reading):
+def test_data_that_cannot_be_sent_to_another_process_is_refused_at_once_with_the_remedy(reading):
     with pytest.raises(ProgramError, match=r"dataset: cannot be sent .*top level .*loader.workers to 0"):
-        reading([lambda: 1] * 40, 1).get(0)
+        reading([lambda: 1] * 40, 1)
+
+
+def test_a_script_without_a_guard_runs_once_and_data_defined_in_it_is_refused(tmp_path):
+    script = tmp_path / "own_loop.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["the script runs", "read 4"]
+    assert "(InScript is defined in the script itself); define its classes" in done.stderr.splitlines()[-1]
 
 
 # ---- no process is left ----------------------------------------------------------------------------------

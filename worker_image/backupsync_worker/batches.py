@@ -72,7 +72,8 @@ class Batches:
             self._read = StreamReader(dataset, seed, batch_size, rank, total)
         else:
             self._read = MapReader(dataset, seed)
-        self._pool: LoaderPool | None = None
+        # Started at once: their start takes seconds, and data that cannot be sent to them is better told now.
+        self._pool = self._start_pool() if self._loader.workers else None
         self._pending: dict[int, list[Future[Any]]] = {}
         self._streamed = 0
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
@@ -151,10 +152,12 @@ class Batches:
 
     def _submit(self, tasks: Sequence[Any]) -> list["Future[Any]"]:
         if self._pool is None:
-            # A stream has one position, hence one process.
-            processes = self._loader.workers if self._length is not None else 1
-            self._pool = LoaderPool(self._read, processes)
+            self._pool = self._start_pool()
         return [self._pool.submit(task) for task in tasks]
+
+    def _start_pool(self) -> LoaderPool:
+        # A stream has one position, hence one process.
+        return LoaderPool(self._read, self._loader.workers if self._length is not None else 1)
 
     def _permutation(self, epoch: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(stream_seed(self._seed, "permutation", epoch))

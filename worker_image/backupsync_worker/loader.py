@@ -10,12 +10,15 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -75,7 +78,8 @@ class _Child:
     def __init__(self, context: multiprocessing.context.ForkServerContext, payload: bytes) -> None:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs,), daemon=True, name="loader")
-        self._process.start()
+        with _main_hidden():
+            self._process.start()
         theirs.close()
         self._payload: bytes | None = payload
 
@@ -108,6 +112,17 @@ class _Child:
             self._process.join()
         self._process.close()
         self._pipe.close()
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep multiprocessing from importing `__main__` in the child: a script would join the job again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _serve(pipe: Connection) -> None:
@@ -154,14 +169,17 @@ def _dump_program(fetch: Fetch) -> bytes:
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise ProgramError(
             f"dataset: cannot be sent to loader processes ({error}); define its classes and functions at the "
-            "top level of a module, or set spec.training.loader.workers to 0"
+            "top level of a module beside the script, or set spec.training.loader.workers to 0"
         ) from error
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles plain CPU tensors as their bytes."""
+    """Pickles plain CPU tensors as their bytes, and nothing of a script: loader processes never run it."""
 
     def reducer_override(self, obj: Any) -> Any:
+        """Return how to rebuild `obj`, or leave it to pickle."""
+        if isinstance(obj, type | FunctionType) and obj.__module__ == "__main__":
+            raise pickle.PicklingError(f"{obj.__qualname__} is defined in the script itself")
         plain = type(obj) is Tensor and obj.device.type == "cpu" and obj.layout == torch.strided
         if not plain or obj.is_quantized or obj.requires_grad or obj.is_neg() or obj.is_conj():
             return NotImplemented
