@@ -25,8 +25,11 @@ class Header(_Line, tag="header", frozen=True, kw_only=True):
     """First line: what replay must match."""
 
     trace_version: int = TRACE_VERSION
+    """Readers refuse what they do not know."""
     job: str
+    """Name of the job."""
     uid: str
+    """uid of the job."""
     manifest: dict[str, Any]
     """The whole manifest, with every default filled in."""
     started: float
@@ -34,40 +37,54 @@ class Header(_Line, tag="header", frozen=True, kw_only=True):
     initial_digest: str
     """SHA-256 (hex) of the initial moving and frozen sections."""
     batches_per_epoch: int | None = None
+    """Mini-batches of one pass over the data; None where it has no length."""
     versions: dict[str, str] = {}
     """backupsync, python, torch, numpy, cpu capability: whatever must match for the same bits."""
     threads: int
     """Intra-op threads of every worker."""
     aggregator_threads: int = 1
+    """Intra-op threads of the aggregator."""
     injection: dict[str, Any] | None = None
+    """The injection profile, filled in."""
 
 
 class Gradient(_Line, tag="gradient", frozen=True, kw_only=True):
     """What became of one gradient."""
 
     at: float
+    """When it was decided."""
     iteration: int
     """Iteration whose parameters it was computed on."""
     rank: int
     attempt: int
     ticket: int
+    """The mini-batch, and every random number of its computation."""
     outcome: str
     """accepted | dropped | refused."""
     place: int | None = None
+    """Order of acceptance in its iteration, from 0: the order of the sum."""
     reason: str | None = None
+    """Why it was dropped or refused, in the wire's words (late, abandoned, not-finite, ...)."""
     applied_at: int | None = None
     """Iteration it was applied in; differs from `iteration` only in Async (the rest is staleness)."""
     examples: int = 0
+    """In its mini-batch: its weight in the mean."""
     scale: float = 1.0
+    """Factor of clipping by global norm."""
     loss: float | None = None
+    """Mean loss of its mini-batch."""
     arrival_seconds: float | None = None
     """Since the iteration began."""
     busy_seconds: float | None = None
     """Since the parameters were handed to this worker, by the aggregator's clock."""
     compute_seconds: float | None = None
+    """Forward and backward, by the worker's clock, injected slowness included."""
     data_seconds: float | None = None
+    """Waiting for the mini-batch."""
     push_seconds: float | None = None
+    """Sending."""
     injected_seconds: float | None = None
+    """Step time that the injection profile asked for."""
     to_the_end: bool = False
     """Pre-drawn to run to the end: its compute time is uncensored."""
 
@@ -76,6 +93,7 @@ class Iteration(_Line, tag="iteration", frozen=True, kw_only=True):
     """One update."""
 
     at: float
+    """When it was applied."""
     iteration: int
     """Number of the update, from 0."""
     required: int
@@ -83,13 +101,17 @@ class Iteration(_Line, tag="iteration", frozen=True, kw_only=True):
     accepted: int
     """Gradients averaged: N, unless `note` says why fewer."""
     live: int
+    """Workers live at that moment."""
     seconds: float
     """Since the iteration began: the N-th arrival and the update."""
     apply_seconds: float = 0.0
+    """Of which: averaging and the optimizer's step."""
     examples: int
     """Applied so far, this update included."""
     loss: float | None = None
+    """Mean over the accepted gradients, weighted by examples."""
     learning_rate: float | None = None
+    """Of the first parameter group."""
     note: str | None = None
     """EndOfData | Shrunk | None."""
 
@@ -99,8 +121,11 @@ class Resized(_Line, tag="resized", frozen=True, kw_only=True):
 
     at: float
     iteration: int
+    """First iteration with the new sizes."""
     required: int
+    """N."""
     backups: int
+    """b."""
 
 
 class Membership(_Line, tag="membership", frozen=True, kw_only=True):
@@ -111,7 +136,9 @@ class Membership(_Line, tag="membership", frozen=True, kw_only=True):
     rank: int
     attempt: int
     start: int = 0
+    """Restarts in place of this attempt before."""
     event: str
+    """What happened to the member."""
     detail: str = ""
 
 
@@ -120,8 +147,11 @@ class Resumed(_Line, tag="resumed", frozen=True, kw_only=True):
 
     at: float
     epoch: int
+    """Of the new aggregator."""
     iteration: int
+    """The next update: the checkpoint's."""
     next_ticket: int
+    """The next ticket to be handed out."""
 
 
 class Evaluation(_Line, tag="evaluation", frozen=True, kw_only=True):
@@ -129,11 +159,16 @@ class Evaluation(_Line, tag="evaluation", frozen=True, kw_only=True):
 
     at: float
     iteration: int
+    """Updates that the evaluated parameters had behind them."""
     rank: int
+    """Who evaluated."""
     metrics: dict[str, float] = {}
+    """What the program returned."""
     averaged: bool = False
+    """Whether the parameters were the moving average."""
     seconds: float = 0.0
     error: str | None = None
+    """Why there is no result."""
 
 
 class Ended(_Line, tag="ended", frozen=True, kw_only=True):
@@ -141,9 +176,11 @@ class Ended(_Line, tag="ended", frozen=True, kw_only=True):
 
     at: float
     iteration: int
+    """Updates made."""
     outcome: str
     """Succeeded | Failed | Suspended."""
     reason: str
+    """One CamelCase word, such as Completed or Diverged."""
     message: str = ""
     parameter_digest: str | None = None
     """SHA-256 (hex) of the final moving section."""
@@ -192,13 +229,20 @@ def read_trace(path: Path) -> Iterator[Line]:
         with path.open("rb") as file:
             for number, raw in enumerate(file, 1):
                 try:
-                    yield _decoder.decode(raw)
-                except msgspec.MsgspecError as error:
+                    yield _decode(raw)
+                except (msgspec.MsgspecError, UnicodeDecodeError, TraceError) as error:
                     if not raw.endswith(b"\n"):
                         return
                     raise TraceError(f"{path}:{number}: is no line of a trace: {error}") from error
     except OSError as error:
         raise TraceError(f"{path}: cannot be read: {error}") from error
+
+
+def _decode(raw: bytes) -> Line:
+    line = _decoder.decode(raw)
+    if isinstance(line, Header) and line.trace_version != TRACE_VERSION:
+        raise TraceError(f"trace_version is {line.trace_version}, this version reads {TRACE_VERSION}")
+    return line
 
 
 def _open_whole(path: Path) -> IO[bytes]:

@@ -82,7 +82,7 @@ RULES = [
     ({"spec.checkpoint": {"path": ""}}, "spec.checkpoint.path = '': must have at least 1 character"),
     ({"spec.stragglers": {"mode": "Kill"}}, "spec.stragglers.mode = 'Kill': must be 'Observe', 'DryRun' or"),
     ({"spec.runPolicy": {"backoffLimit": -1}}, "spec.runPolicy.backoffLimit = -1: must be greater than or"),
-    ({"spec.runPolicy": {"cleanPodPolicy": "Some"}}, "cleanPodPolicy = 'Some': must be 'None', 'Running' or 'All'"),
+    ({"spec.runPolicy": {"cleanPodPolicy": "Some"}}, "cleanPodPolicy = 'Some': must be 'None', 'Running' or"),
     ({"spec.security": {"encryption": "Tls"}}, "spec.security.encryption = 'Tls': must be 'None' or 'Curve'"),
     ({"spec.worker": {"template": "pod"}}, "spec.worker.template = 'pod': must be a mapping"),
 ]  # fmt: skip
