@@ -239,7 +239,7 @@ def read_trace(path: Path) -> Iterator[Line]:
 
 
 def _decode(raw: bytes) -> Line:
-    line = _decoder.decode(raw)
+    line: Line = _decoder.decode(raw)
     if isinstance(line, Header) and line.trace_version != TRACE_VERSION:
         raise TraceError(f"trace_version is {line.trace_version}, this version reads {TRACE_VERSION}")
     return line
