@@ -5,7 +5,6 @@ import sys
 from backupsync.errors import BackupSyncError
 from backupsync.exits import Exit
 from backupsync.launch import AggregatorLaunch, from_environment
-from backupsync_aggregator.main import main
 
 if __name__ == "__main__":
     try:
@@ -13,4 +12,6 @@ if __name__ == "__main__":
     except BackupSyncError as error:
         sys.stderr.write(f"backupsync aggregator: {error}\n")
         sys.exit(Exit.CONFIGURATION)
+    from backupsync_aggregator.main import main  # late: who is misconfigured need not wait for torch
+
     sys.exit(main(launch))

@@ -142,7 +142,9 @@ def test_absent_must_name_tensors_of_the_model():
         inbound.commit(MEMBER, commit(absent=(1,)), None)
 
 
-@pytest.mark.parametrize(("offset", "size"), [(1, 4095), (4096, 4095), (8192, 3809), (12288, 0), (2**61, 4096)])
+@pytest.mark.parametrize(
+    ("offset", "size"), [(1, 4095), (4096, 4095), (8192, 3809), (12288, 0), (2**61, 4096)]
+)
 def test_a_chunk_at_another_place_or_of_another_size_is_refused(offset, size):
     with pytest.raises(Rejected):
         Assembly(12000, CHUNK).put(offset, bytes(size))
