@@ -170,7 +170,7 @@ def _dump_program(fetch: Fetch) -> bytes:
         raise ProgramError(
             f"dataset: cannot be sent to loader processes ({error}); define its classes and functions at the "
             "top level of a module beside the script, or set spec.training.loader.workers to 0"
-        ) from error
+        ) from None
 
 
 class _Pickler(pickle.Pickler):

@@ -102,7 +102,7 @@ def _import(entrypoint: str, name: str, directory: Path) -> ModuleType:
         raise ProgramError(
             f"spec.program.entrypoint = {entrypoint!r}: there is no module {error.name!r} in {directory} nor "
             f"on the Python path; {_suggest(name, modules, 'modules there')}"
-        ) from error
+        ) from None
     except Exception as error:
         raise _import_failed(entrypoint, name, error) from error
 
@@ -136,7 +136,7 @@ def _check_arguments(kind: type[Any], spec: ProgramSpec) -> None:
         raise ProgramError(
             f"spec.program.args = {spec.args!r}: {kind.__name__}: {error}; "
             f"{_suggest(unknown, known, 'arguments of its constructor')}"
-        ) from error
+        ) from None
 
 
 def _suggest(name: str, candidates: Iterable[str], what: str) -> str:
