@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from backupsync.errors import BackupSyncError
 
@@ -23,6 +23,7 @@ class Quantiles(Struct, frozen=True):
     """A distribution of seconds, in four numbers."""
 
     p50: float
+    """The median."""
     p90: float
     p99: float
     mean: float
@@ -46,7 +47,7 @@ class Arrival(Struct, frozen=True, kw_only=True):
     """The k-th gradient of an iteration, in seconds since the iteration began."""
 
     k: int
-    """From 1."""
+    """From 1: its order."""
     count: int
     """Iterations that saw a k-th gradient: all up to N; beyond, abandoned ones never arrive."""
     mean: float
@@ -94,10 +95,13 @@ class Report(Struct, frozen=True, kw_only=True):
     """A whole run."""
 
     report_version: int = REPORT_VERSION
+    """Of this format."""
     name: str
+    """Name of the job, or what the plot should call it."""
     mode: str
     """BackupSync, Sync or Async."""
     workers: list[WorkerReport]
+    """By rank; every rank that sent a gradient."""
     required: int
     """N of the manifest."""
     backup_workers: int
@@ -108,13 +112,14 @@ class Report(Struct, frozen=True, kw_only=True):
     """None when there was no iteration."""
     ideal_seconds: Quantiles | None
     """N-th order statistic of the injected step times; None where they are not absolute, and for Async."""
-    iteration_quantiles: list[float] = field(default_factory=list)
+    iteration_quantiles: list[float]
     """101 quantiles of the iteration time, from 0 % to 100 %."""
-    ideal_quantiles: list[float] = field(default_factory=list)
+    ideal_quantiles: list[float]
     """101 quantiles of the ideal."""
     examples: int
     """Applied examples."""
     examples_per_second: float
+    """Applied examples over wall seconds."""
     wall_seconds: float
     """From the beginning of the first iteration to the last update, downtime included."""
     final: dict[str, float]
@@ -123,7 +128,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """Dropped gradients over all that were decided on."""
     coverage: float
     """Share of the mini-batches handed out that were applied at least once. Tickets run through the data set
-    pass by pass, so what is missing from 1 is data that was never learnt from."""
+    pass by pass, so what is missing from 1 was not learnt from in its pass."""
     passes: float | None
     """Applied mini-batches over those of one pass; None where the data has no length."""
     staleness: Staleness | None
@@ -135,7 +140,7 @@ class Report(Struct, frozen=True, kw_only=True):
     evaluations: list[EvaluationPoint]
     """At most 500, the last among them."""
     batches: dict[str, BatchStatistics]
-    """accepted, dropped."""
+    """Under `accepted` and `dropped`."""
     loss_difference: float | None
     """Mean loss of dropped minus accepted gradients of the same iterations; far from 0 means that what is
     dropped is not a fair sample."""
@@ -144,7 +149,9 @@ class Report(Struct, frozen=True, kw_only=True):
     outcome: str | None
     """Succeeded, Failed or Suspended; None when the trace has no end."""
     reason: str
+    """One word for the outcome, such as Completed or Diverged."""
     message: str = ""
+    """The outcome in words."""
 
     def time_to(self, metric: str, threshold: float) -> float | None:
         """Return the wall seconds at which `metric` first reached `threshold`, None if it never did.

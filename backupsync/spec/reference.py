@@ -1,7 +1,8 @@
 """The reference pages that are made from the models: `python -m backupsync.spec.reference` writes them.
 
-docs/reference/manifest.md and profile.md come from the pydantic models, trace.md from the docstrings of
-backupsync.trace. A test fails when a committed page differs from what this would write.
+docs/reference/manifest.md and profile.md come from the pydantic models, trace.md and report.md from the
+docstrings of backupsync.trace and backupsync.report. A test fails when a committed page differs from what
+this would write.
 """
 
 import ast
@@ -9,12 +10,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from backupsync import trace
 from backupsync.inject.profile import Profile
+from backupsync.report import model
 from backupsync.spec.job import BackupSyncJob
 
 Schema = dict[str, Any]
@@ -41,6 +44,7 @@ _PROFILE: Final = """# The injection profile
 
 What `backupsync run --inject` reads; [Inject stragglers](../how-to/inject-stragglers.md) shows how to use it.
 """
+_REPORT: Final = "# The report\n\n"
 _TRACE: Final = "# The trace\n\n"
 
 
@@ -48,26 +52,29 @@ def pages() -> dict[str, str]:
     """Return the text of every page by its file name in docs/reference."""
     return {
         "manifest.md": _page(_MANIFEST, model_sections(BackupSyncJob)),
+        "report.md": _page(_REPORT + str(model.__doc__), reversed(list(struct_sections(model)))),
         "profile.md": _page(_PROFILE, model_sections(Profile)),
-        "trace.md": _page(_TRACE + str(trace.__doc__), trace_sections()),
+        "trace.md": _page(_TRACE + str(trace.__doc__), struct_sections(trace)),
     }
 
 
-def model_sections(model: type[BaseModel]) -> Iterator[str]:
-    """Yield a section with a table for the model and for every model inside it, outermost first."""
-    schema = model.model_json_schema(by_alias=True)
+def model_sections(root: type[BaseModel]) -> Iterator[str]:
+    """Yield a section with a table for a model and for every model inside it, outermost first."""
+    schema = root.model_json_schema(by_alias=True)
     definitions = schema.get("$defs", {})
     yield from _section("The document", schema, definitions)
 
 
-def trace_sections() -> Iterator[str]:
-    """Yield a section with a table for every kind of line."""
-    for node in ast.parse(inspect.getsource(trace)).body:
-        if not isinstance(node, ast.ClassDef):
+def struct_sections(module: ModuleType) -> Iterator[str]:
+    """Yield a section with a table for every structure of a module, from its docstrings."""
+    for node in ast.parse(inspect.getsource(module)).body:
+        if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
             continue
-        for tag in (keyword.value for keyword in node.keywords if keyword.arg == "tag"):
-            head = f"## `{ast.literal_eval(tag)}`\n\n{ast.get_docstring(node)}\n\n"
-            yield head + _HEAD + "".join(_trace_rows(node))
+        tags = [keyword.value for keyword in node.keywords if keyword.arg == "tag"]
+        title = ast.literal_eval(tags[0]) if tags else node.name
+        rows = "".join(_struct_rows(node))
+        if rows:
+            yield f"## `{title}`\n\n{ast.get_docstring(node)}\n\n{_HEAD}{rows}"
 
 
 def _page(head: str, sections: Iterator[str]) -> str:
@@ -151,13 +158,13 @@ def _number(value: object) -> str:
     return "2^63" if value == 2**63 else str(value)
 
 
-def _trace_rows(node: ast.ClassDef) -> Iterator[str]:
+def _struct_rows(node: ast.ClassDef) -> Iterator[str]:
     for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(statement, ast.AnnAssign):
             continue
         said = after.value if isinstance(after, ast.Expr) else None
         what = str(said.value) if isinstance(said, ast.Constant) else ""
-        default = f"`{ast.unparse(statement.value)}`" if statement.value else "always there"
+        default = f"`{ast.unparse(statement.value)}`" if statement.value else "always"
         name, kind = ast.unparse(statement.target), _cell(ast.unparse(statement.annotation))
         yield f"| `{name}` | {kind} | {default} | {_cell(' '.join(what.split()))} |\n"
 
