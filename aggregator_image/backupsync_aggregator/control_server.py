@@ -18,6 +18,7 @@ from backupsync_aggregator.transport import CannotBind
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 _STALL_SECONDS: Final = 60.0
+_ENDS: Final = ("Succeeded", "Failed", "Suspended")
 _decoder = msgspec.json.Decoder(Desired)
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -33,6 +34,8 @@ class Desk:
         self._wake = wake
         self._beat = time.monotonic()
         self._status: AggregatorStatus | None = None
+        self.end_seen = False
+        """Somebody has read the status of a job that is over."""
 
     def submit(self, desired: Desired) -> tuple[bool, tuple[int, int]]:
         """Take a desired state unless it is older than the newest; return (taken, the order in force)."""
@@ -56,10 +59,11 @@ class Desk:
         self._status = status
         self._beat = time.monotonic()
 
-    @property
-    def status(self) -> AggregatorStatus | None:
-        """Newest status."""
-        return self._status
+    def read(self) -> AggregatorStatus | None:
+        """Return the newest status."""
+        status = self._status
+        self.end_seen = self.end_seen or (status is not None and status.phase in _ENDS)
+        return status
 
     @property
     def alive(self) -> bool:
@@ -143,9 +147,10 @@ class _Application:
         return [body]
 
     def _status(self, _: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
-        if self._desk.status is None:
+        status = self._desk.read()
+        if status is None:
             return _error(HTTPStatus.SERVICE_UNAVAILABLE, "the aggregator is starting")
-        return HTTPStatus.OK, "application/json", msgspec.json.encode(self._desk.status)
+        return HTTPStatus.OK, "application/json", msgspec.json.encode(status)
 
     def _exposition(self, _: dict[str, Any]) -> tuple[HTTPStatus, str, bytes]:
         return HTTPStatus.OK, "text/plain; version=0.0.4; charset=utf-8", self._metrics()

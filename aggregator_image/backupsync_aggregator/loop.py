@@ -30,6 +30,9 @@ _BURST: Final = 256
 LINGER_SECONDS: Final = 60.0
 """How long the status stays up after the end, for an engine that has yet to read it."""
 
+STOP_SECONDS: Final = 1.0
+"""The same, for an engine that asked for the end."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -107,7 +110,9 @@ class Loop:
     def _done(self) -> bool:
         if self._ended_at is None:
             return False
-        return self._stopping or self._parts.clock.now() - self._ended_at > LINGER_SECONDS
+        patience = STOP_SECONDS if self._stopping else LINGER_SECONDS
+        seen = self._stopping and self._parts.desk.end_seen
+        return seen or self._parts.clock.now() - self._ended_at > patience
 
     def _receive(self) -> bool:
         """Take what waits, up to a burst; True when nothing is left."""

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,10 @@ class RunningAggregator:
 
     def stop(self) -> int:
         """Stop it if it runs."""
-        with contextlib.suppress(DiedError, OSError):  # it may have ended by itself
+        with contextlib.suppress(DiedError, OSError, HTTPException):  # it may have ended by itself
             self.tell(desired(generation=10**6, stop=True))
+            while self.alive:
+                self.status()  # read at the end, it lets the process go
         return self.exit_code()
 
 

@@ -1,6 +1,8 @@
 """What the engine says over HTTP, and what it is told."""
 
 import json
+from contextlib import closing
+from http.client import HTTPConnection
 
 import msgspec
 import pytest
@@ -61,8 +63,13 @@ def test_a_malformed_state_is_a_bad_request(aggregator, body):
 
 
 def test_a_body_beyond_the_limit_is_not_read(aggregator):
-    code, _ = aggregator.http("/control", b"x" * 1_048_577, control_token(bytes(range(32))))
-    assert code == 413
+    connection = HTTPConnection("127.0.0.1", aggregator.port, timeout=20)
+    with closing(connection):
+        connection.putrequest("POST", "/control")
+        connection.putheader("Authorization", f"Bearer {control_token(bytes(range(32)))}")
+        connection.putheader("Content-Length", str(1024 * 1024 + 1))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
 
 
 def test_unknown_pages_are_not_found_and_health_is_told(aggregator):
