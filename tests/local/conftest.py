@@ -202,6 +202,10 @@ class LocalJob:
         """Titles of what outlived the engine."""
         return [" ".join(p.cmdline()) for p in map(_alive, self._seen) if p is not None]
 
+    def wait_until_nothing_is_left(self) -> None:
+        """Wait for the helpers of multiprocessing, which end with the engine and not before it."""
+        self.wait(lambda: self.left_behind() == [], ended_is_failure=False)
+
     def explain(self) -> str:
         logs = [
             f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}"
@@ -238,10 +242,24 @@ def _alive(seen: tuple[int, float]) -> psutil.Process | None:
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Iterator[LocalJob]:
-    made = LocalJob(tmp_path, "tiny")
-    yield made
-    made.clean()
+def jobs(tmp_path: Path) -> Iterator[Callable[[], LocalJob]]:
+    """Makes jobs of the same name, each in a place of its own."""
+    made: list[LocalJob] = []
+
+    def make() -> LocalJob:
+        directory = tmp_path / str(len(made))
+        directory.mkdir()
+        made.append(LocalJob(directory, "tiny"))
+        return made[-1]
+
+    yield make
+    for job in made:
+        job.clean()
+
+
+@pytest.fixture
+def job(jobs: Callable[[], LocalJob]) -> LocalJob:
+    return jobs()
 
 
 def events_of(job: LocalJob) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ def test_a_program_that_raises_shows_its_traceback_and_fails_the_job_at_its_limi
     assert "ValueError: the data is on fire" in job.output
     assert job.status.phase == "Failed"
     assert {c.reason for c in job.status.conditions if c.type == "Failed"} == {"BackoffLimitExceeded"}
-    assert job.left_behind() == []
+    job.wait_until_nothing_is_left()
 
 
 def test_the_same_traceback_is_shown_once(job):
@@ -88,7 +88,7 @@ def test_a_killed_engine_leaves_no_process_even_a_frozen_one(job):
     assert job.engine is not None
     job.engine.kill()
     job.engine.wait()
-    job.wait(lambda: job.left_behind() == [], ended_is_failure=False)
+    job.wait_until_nothing_is_left()
 
 
 def test_a_job_whose_engine_was_killed_goes_on_where_it_was(job):

@@ -26,7 +26,7 @@ def test_no_process_outlives_a_job_that_succeeded(job):
     job.wait_for_iteration(1)
     assert len(job.processes()) >= 4  # forkserver, aggregator, two workers
     assert job.finish() == 0, job.explain()
-    assert job.left_behind() == []
+    job.wait_until_nothing_is_left()
 
 
 def test_a_finished_job_is_run_anew_only_when_asked(job):

@@ -12,21 +12,21 @@ def digest(job):
     return next(line.parameter_digest for line in reversed(job.trace) if isinstance(line, Ended))
 
 
-def test_an_interrupted_job_goes_on_to_the_very_same_end(job):
+def test_an_interrupted_job_goes_on_to_the_very_same_end(jobs):
     training = {"iterations": 40, "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9}}
-    job.write(training=training, program=SLOW, aggregation={"mode": "Sync", "workers": 2})
-    assert job.run() == 0, job.explain()
-    whole = digest(job)
-    job.start("--replace")
+    spec = {"training": training, "program": SLOW, "aggregation": {"mode": "Sync", "workers": 1}}
+    whole, job = jobs().write(**spec), jobs().write(**spec)
+    assert whole.run() == 0, whole.explain()
+    job.start()
     job.wait_for_iteration(15)
     job.interrupt()
     assert job.finish() == 130, job.explain()
     assert "go on with `backupsync run" in job.output
-    assert job.left_behind() == []
+    job.wait_until_nothing_is_left()
     assert job.run() == 0, job.explain()
     assert "goes on from its checkpoint at iteration" in job.output
     assert job.report["iterations"] == 40
-    assert digest(job) == whole
+    assert digest(job) == digest(whole)
 
 
 def test_sigterm_stops_like_ctrl_c(job):
@@ -47,7 +47,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process(job):
     job.interrupt()
     assert job.finish() == 130
     assert "every process was ended at once" in job.output
-    assert job.left_behind() == []
+    job.wait_until_nothing_is_left()
 
 
 def test_scaling_restarts_no_other_worker(job):
