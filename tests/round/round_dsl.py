@@ -1,6 +1,7 @@
 """The small language of the round's tests: a job at whose door things happen, and what came of them."""
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -159,10 +160,18 @@ class Job:
         """Let something happen now."""
         effects = self.round.on(event, self.now)
         self.ledger.check(event, effects)
+        self.ledger.began = self.round.phase != "Joining"
         heard = Heard(effects)
         self.heard.effects += effects
         self.assignments.update({a.member: a for a in heard.all(Assign)})
         return heard
+
+    def fork(self) -> "Job":
+        """A copy, to see what would happen if; it has heard nothing yet."""
+        shared = (self.spec, self.spec.aggregation.below_quorum, self.spec.training.evaluation)
+        memo: dict[int, Any] = {id(part): part for part in shared}
+        memo[id(self.heard)] = Heard()
+        return deepcopy(self, memo)
 
     def after(self, seconds: float) -> "Job":
         """Let time pass."""

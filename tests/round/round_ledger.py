@@ -31,6 +31,7 @@ class Ledger:
         self.spent: set[int] = set()
         self.finished = False
         self.began = False
+        """N is in force, and changes only with notice."""
 
     def check(self, event: Event, effects: list[Effect]) -> None:
         """Go through the effects of one event."""
@@ -63,7 +64,6 @@ class Ledger:
             assert len(answers) <= 1, "one answer to one gradient"
 
     def _assigned(self, assign: Assign) -> None:
-        self.began = True
         assert assign.member not in self.open, "one assignment per member"
         assert assign.iteration == self.iteration, "only the newest parameters are handed out"
         in_hands = {a.ticket for a in self.open.values()}

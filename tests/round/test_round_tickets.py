@@ -113,7 +113,7 @@ def test_returned_tickets_go_out_lowest_first():
 
 def test_there_is_no_ticket_beyond_the_limit():
     tickets = Tickets(1, [], spec_of().aggregation)
-    tickets.limit = 2
+    tickets.end_at(2)
     assert (tickets.take(), tickets.take(), tickets.available) == (1, None, False)
     tickets.give_back(0)
     assert tickets.reserve() is None, "once scarce, none is kept from those that need one"

@@ -181,7 +181,11 @@ def _data_length(state: State, event: events.DataLength) -> None:
     if state.batches_per_epoch is None and event.batches_per_epoch is not None:
         state.batches_per_epoch = event.batches_per_epoch
         if epochs is not None:
-            state.tickets.limit = epochs * event.batches_per_epoch
+            limit = epochs * event.batches_per_epoch
+            state.tickets.end_at(limit)
+            for seat in state.roster.seats.values():
+                if seat.reserved is not None and seat.reserved >= limit:
+                    seat.reserved = None
 
 
 def _tick(state: State, _: events.Tick) -> None:

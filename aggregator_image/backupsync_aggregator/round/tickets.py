@@ -53,6 +53,12 @@ class Tickets:
         """Whether the tickets of dropped gradients come back."""
         return self._requeue
 
+    def end_at(self, limit: int) -> None:
+        """From `limit` on there are no tickets; those reserved ahead do not come back either."""
+        self.limit = limit
+        self._returned = [ticket for ticket in self._returned if ticket < limit]
+        heapq.heapify(self._returned)
+
     def take(self) -> int | None:
         """Hand out a ticket, the lowest given back first; None when there is none."""
         if self._returned:
@@ -68,8 +74,9 @@ class Tickets:
         return None if self.scarce or not self.available else self.take()
 
     def give_back(self, ticket: int) -> None:
-        """Take back a ticket that nobody began."""
-        heapq.heappush(self._returned, ticket)
+        """Take back a ticket that nobody finished, to hand it out again."""
+        if self.limit is None or ticket < self.limit:
+            heapq.heappush(self._returned, ticket)
 
     def unfinished(self, ticket: int) -> None:
         """Take back the ticket of a worker that left, unless it already cost `maxRequeues` workers.
@@ -95,4 +102,4 @@ class Tickets:
             self.done(ticket)
             return
         self._comebacks[ticket] = times + 1
-        heapq.heappush(self._returned, ticket)
+        self.give_back(ticket)
