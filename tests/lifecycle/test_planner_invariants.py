@@ -184,6 +184,6 @@ def test_pods_under_any_mishap(make_world):
 def run(make_world: Callable, *, pods: bool) -> None:
     life = type("Life", (Life,), {"make_world": staticmethod(make_world), "pods": pods})
     chosen = settings(
-        max_examples=250, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=120, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
     )
     run_state_machine_as_test(life, settings=chosen)
