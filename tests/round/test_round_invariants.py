@@ -1,7 +1,7 @@
 """What holds whatever happens, in whatever order: the round under a hostile world.
 
-The ledger checks after every event: never two gradients of one rank in an iteration, never a stale or partial
-one, exactly N unless the trace says why fewer, one outcome for every ticket handed out, no ticket in two hands,
+The ledger checks after every event: never two gradients of one rank in an iteration, never a stale or
+partial one, exactly N unless the trace says why fewer, one outcome for every ticket, no ticket in two hands,
 nothing after the end. Here the world does its worst, and the round must also always be able to go on.
 """
 
@@ -53,7 +53,7 @@ class HostileWorld(RuleBasedStateMachine):
             training={**ends, "evaluation": evaluation},
             origin=origin,
         )
-        self.attempts = Counter({rank: 1 for rank in range(10)})
+        self.attempts = Counter(dict.fromkeys(range(10), 1))
         self.wanted = {Member(rank, 1): False for rank in range(workers + backups)}
         self.starts: Counter[Member] = Counter()
         self.job.on(events.DataLength(batches))

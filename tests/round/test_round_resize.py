@@ -96,6 +96,12 @@ def test_a_new_epoch_under_another_n_says_so():
     assert job.enter(0, 1, 2).lines(Resized)[0].required == 3
 
 
+def test_a_new_epoch_says_which_n_is_in_force_since_the_last_may_have_had_another():
+    job = Job(workers=2, origin=Origin(iteration=5, epoch=2))
+    assert job.enter(0, 1).lines(Resized)[0].required == 2
+    assert Job(workers=2).enter(0, 1).lines(Resized) == []
+
+
 def test_no_other_worker_is_disturbed_by_a_resize():
     job = Job(workers=2, backups=1).start()
     heard = job.scale(3, 1)

@@ -32,13 +32,16 @@ def complete(state: State) -> None:
 
 
 def begin(state: State) -> None:
-    """N are live: training begins, with the N and b desired by now."""
+    """N are live: training begins, with the N and b desired by now.
+
+    They are recorded unless they are the manifest's in the first epoch: an earlier epoch may have had others.
+    """
     state.quorum.begin()
     state.iteration_began = state.now
     state.reopen = True
     aggregation = state.spec.aggregation
     in_force = (state.quorum.workers, state.quorum.backups)
-    if in_force != (aggregation.workers, aggregation.backup_workers):
+    if in_force != (aggregation.workers, aggregation.backup_workers) or state.origin.epoch > 1:
         _record_resized(state)
 
 
