@@ -10,7 +10,7 @@ def test_a_program_that_raises_shows_its_traceback_and_fails_the_job_at_its_limi
         program={"args": {"fail_after": 0, "message": "the data is on fire"}}, runPolicy={"backoffLimit": 1}
     )
     assert job.run() == 1
-    assert 'raise ValueError(self.message)' in job.output
+    assert "raise ValueError(self.message)" in job.output
     assert "ValueError: the data is on fire" in job.output
     assert job.status.phase == "Failed"
     assert {c.reason for c in job.status.conditions if c.type == "Failed"} == {"BackoffLimitExceeded"}

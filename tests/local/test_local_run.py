@@ -60,7 +60,9 @@ def test_a_fresh_run_never_trains_on_from_the_checkpoints_of_another(job):
 
 def test_a_job_over_tcp_takes_the_port_it_is_given_or_says_that_it_is_taken(job, free_port):
     port, hold = free_port
-    job.write(aggregation={"workers": 1, "wire": {"transport": "Tcp", "port": port}}, training={"iterations": 2})
+    job.write(
+        aggregation={"workers": 1, "wire": {"transport": "Tcp", "port": port}}, training={"iterations": 2}
+    )
     with hold():
         assert job.run() == 2
     assert f"spec.aggregation.wire.port = {port}" in job.output
