@@ -45,10 +45,10 @@ def fail(error: BackupSyncError) -> NoReturn:
 
 
 def show_problems(console: Console, error: DocumentError) -> None:
-    """Print every problem of a document: a table in a terminal, a line each elsewhere."""
+    """Print every problem of a document: several as a table in a terminal, else a line each."""
     count = len(error.problems)
     console.print(f"[bold red]error:[/] {escape(error.source)}: {count} problem{'s' * (count > 1)}")
-    if not console.is_terminal:
+    if not console.is_terminal or count == 1:
         for problem in error.problems:
             console.print(f"  {escape(str(problem))}")
         return

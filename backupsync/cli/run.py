@@ -122,10 +122,7 @@ def _observer(prepared: Prepared, quiet: bool) -> Observer:
         return Silent()
     observer: Observer = LiveProgress() if sys.stderr.isatty() else PlainProgress()
     if prepared.resumed_from is not None:
-        progress = prepared.resumed_from.progress
-        at = progress.checkpoint_iteration if progress else None
-        where = "its checkpoint" if at is None else f"its checkpoint at iteration {at}"
-        _say(f"job {prepared.directory.name}: goes on from {where}")
+        _say(f"job {prepared.directory.name}: goes on from its newest checkpoint")
     return observer
 
 

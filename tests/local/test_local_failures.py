@@ -75,7 +75,7 @@ def test_a_killed_aggregator_resumes_from_its_checkpoint_under_a_new_epoch(job):
     assert job.finish() == 0, job.explain()
     resumed = next(line for line in job.trace if isinstance(line, Resumed))
     assert resumed.epoch == 2
-    assert 20 <= resumed.iteration
+    assert resumed.iteration >= 20
     assert job.report["iterations"] == 60
 
 

@@ -24,7 +24,7 @@ def test_an_interrupted_job_goes_on_to_the_very_same_end(jobs):
     assert "go on with `backupsync run" in job.output
     job.wait_until_nothing_is_left()
     assert job.run() == 0, job.explain()
-    assert "goes on from its checkpoint at iteration" in job.output
+    assert "goes on from its newest checkpoint" in job.output
     assert job.report["iterations"] == 40
     assert digest(job) == digest(whole)
 

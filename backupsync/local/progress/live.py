@@ -11,7 +11,7 @@ from rich.text import Text
 from backupsync.local.events import Event
 from backupsync.local.observer import Snapshot
 from backupsync.local.progress.once import Once
-from backupsync.local.progress.plain import event_line
+from backupsync.local.progress.plain import event_line, is_routine
 from backupsync.local.progress.view import render
 
 _EVENTS = 3
@@ -37,13 +37,13 @@ class LiveProgress:
         rows = max(3, self._console.height - _OTHER_LINES)
         recent = [Text(event_line(e), style="dim", overflow="ellipsis", no_wrap=True) for e in self._events]
         gap = [Text()] if recent else []
-        self._live.update(Group(render(snapshot, rows), *gap, *recent))
+        self._live.update(Group(render(snapshot, rows, self._console.width), *gap, *recent))
 
     def tell(self, event: Event) -> None:
         """Print a warning above the picture for good; keep the others below it for a while."""
         if event.kind == "Warning":
             self._console.print(escape(event_line(self._once.shorten(event))), style="yellow", soft_wrap=True)
-        else:
+        elif not is_routine(event):
             self._events.append(event)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from backupsync.local.progress.once import Once
 from backupsync.local.progress.view import phase_of
 
 EVERY_SECONDS = 2.0
-_ROUTINE = frozenset({"Started"})
+_ROUTINE = frozenset({"Started", "Exited"})
 
 
 class PlainProgress:
@@ -36,9 +36,8 @@ class PlainProgress:
 
     def tell(self, event: Event) -> None:
         """Say what happened; a program's traceback once."""
-        if event.kind == "Normal" and event.reason in _ROUTINE:
-            return
-        self._print(event_line(self._once.shorten(event)))
+        if not is_routine(event):
+            self._print(event_line(self._once.shorten(event)))
 
     def close(self) -> None:
         """Nothing to give back."""
@@ -67,6 +66,11 @@ def progress_line(snapshot: Snapshot) -> str:
         f"eta {clock(status.eta_seconds)}" if status.eta_seconds is not None else "",
     ]
     return "  ".join([head, *(part for part in parts if part)])
+
+
+def is_routine(event: Event) -> bool:
+    """Whether the event is only worth looking up (`backupsync events`)."""
+    return event.kind == "Normal" and event.reason in _ROUTINE
 
 
 def event_line(event: Event) -> str:

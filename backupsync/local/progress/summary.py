@@ -41,8 +41,9 @@ def _headline(ending: Ending) -> Text:
     phase = status.phase if status.phase in ("Succeeded", "Failed") else "Stopped"
     style = PHASE_STYLES.get(phase, "bold yellow")
     text = Text.assemble((ending.job.metadata.name, "bold"), "  ", (phase, style))
-    if status.progress is not None:
-        text.append(f"  after {count(status.progress.iteration)} iterations")
+    # The trace knows the last iterations even where the aggregator could not answer any more.
+    done = ending.report.iterations if ending.report else status.progress and status.progress.iteration
+    text.append(f"  after {count(done or 0)} iterations")
     if phase == "Stopped":
         return text.append(f"; {ending.go_on}")
     for condition in status.conditions:
@@ -68,7 +69,7 @@ def _figures(report: Report) -> Text:
 def _workers(report: Report) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
     for heading in ("rank", "accepted", "dropped", "compute p50"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for worker in report.workers:
         accepted, dropped = count(worker.accepted), count(worker.dropped)
         table.add_row(str(worker.rank), accepted, dropped, seconds(worker.compute_seconds_p50))

@@ -1,5 +1,7 @@
 """The picture of a job in a terminal: how far, how fast, who is accepted, dropped, slow."""
 
+from typing import Literal
+
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -20,11 +22,24 @@ PHASE_STYLES = {
     "Stopping": "bold yellow",
 }
 _STATES = {"Live": "green", "Candidate": "cyan", "Lost": "red", "Fenced": "dim"}
-_SHARE_WIDTH = 16
+_COLUMNS: dict[str, Literal["left", "right"]] = {
+    "rank": "right",
+    "attempt": "right",
+    "state": "left",
+    "doing": "left",
+    "accepted": "right",
+    "  ": "left",
+    "dropped": "right",
+    "busy p50": "right",
+    " ": "left",
+}
+_WIDE = 100
+_WIDE_BAR = 16
+_NARROW_BAR = 8
 
 
-def render(snapshot: Snapshot, rows: int = 40) -> RenderableType:
-    """Return the whole picture; `rows` is how many workers there is room for."""
+def render(snapshot: Snapshot, rows: int = 40, width: int = 80) -> RenderableType:
+    """Return the whole picture; there is room for `rows` workers and `width` columns."""
     status = snapshot.aggregator
     parts: list[RenderableType] = [_title(snapshot)]
     if status is None:
@@ -32,7 +47,7 @@ def render(snapshot: Snapshot, rows: int = 40) -> RenderableType:
         return Group(*parts)
     parts += [_bar(status), _figures(status), Text()]
     if status.members:
-        parts.append(_workers(status, rows))
+        parts.append(_workers(status, rows, width))
     return Group(*parts)
 
 
@@ -106,47 +121,43 @@ def _figures(status: AggregatorStatus) -> Text:
     return text
 
 
-def _workers(status: AggregatorStatus, rows: int) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for heading, justify in (
-        ("rank", "right"),
-        ("attempt", "right"),
-        ("state", "left"),
-        ("doing", "left"),
-        ("accepted", "right"),
-        ("", "left"),
-        ("dropped", "right"),
-        ("busy p50", "right"),
-        ("", "left"),
-    ):
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    slow = slowness(status.members)
+def _workers(status: AggregatorStatus, rows: int, width: int) -> RenderableType:
     members = sorted(status.members, key=lambda member: (member.rank, member.attempt))
     shown = [m for m in members if m.state != "Fenced"] or members
+    # A column that says 1 everywhere says nothing.
+    attempts = any(member.attempt > 1 for member in shown)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+    for heading, justify in _COLUMNS.items():
+        if heading != "attempt" or attempts:
+            table.add_column(heading.strip(), justify=justify, no_wrap=True)
+    slow = slowness(status.members)
+    bar = _WIDE_BAR if width >= _WIDE else _NARROW_BAR
     for member in shown[:rows]:
-        table.add_row(*_row(member, slow.get(member.rank)))
+        cells = _row(member, slow.get(member.rank), bar)
+        table.add_row(*(cell for heading, cell in cells.items() if heading != "attempt" or attempts))
     if len(shown) <= rows:
         return table
     return Group(table, Text(f"… and {len(shown) - rows} more", style="dim"))
 
 
-def _row(member: MemberStatus, slow: float | None) -> list[RenderableType]:
-    return [
+def _row(member: MemberStatus, slow: float | None, bar: int) -> dict[str, RenderableType]:
+    cells: tuple[RenderableType, ...] = (
         str(member.rank),
         Text(str(member.attempt), style="dim" if member.attempt == 1 else "yellow"),
         Text(member.state.lower(), style=_STATES[member.state]),
         member.phase,
         count(member.accepted),
-        _share(member),
+        _share(member, bar),
         Text(count(member.dropped), style="yellow" if member.dropped else "dim"),
         seconds(member.busy_p50_seconds),
         Text(f"slow {slow:.1f}×" if slow else "", style="bold red"),
-    ]
+    )
+    return dict(zip(_COLUMNS, cells, strict=True))
 
 
-def _share(member: MemberStatus) -> Text:
+def _share(member: MemberStatus, bar: int) -> Text:
     whole = member.accepted + member.dropped
     if not whole:
-        return Text("╶" * _SHARE_WIDTH, style="bright_black")
-    taken = round(_SHARE_WIDTH * member.accepted / whole)
-    return Text.assemble(("━" * taken, "green"), ("━" * (_SHARE_WIDTH - taken), "yellow"))
+        return Text("╶" * bar, style="bright_black")
+    taken = round(bar * member.accepted / whole)
+    return Text.assemble(("━" * taken, "green"), ("━" * (bar - taken), "yellow"))

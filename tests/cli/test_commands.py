@@ -1,0 +1,204 @@
+"""Every command as a user types it: what it answers, and what it says of a mistake."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from backupsync.cli.app import app
+from backupsync.control import AggregatorStatus
+from backupsync.lifecycle.types import Condition, JobStatus
+from backupsync.local.events import append_event, event
+from backupsync.local.home import JobDirectory, RunFacts
+from backupsync.spec import parse_manifest
+
+MANIFEST = """
+apiVersion: backupsync.dev/v1alpha1
+kind: BackupSyncJob
+metadata: {name: digits}
+spec:
+  program: {entrypoint: "digits:Digits"}
+  aggregation: {workers: 4, backupWorkers: 2}
+  training: {iterations: 400, batchSize: 32, optimizer: {name: SGD, lr: 0.1}}
+"""
+HELP = Path(__file__).parent / "help.txt"
+COMMANDS = (
+    [],
+    *([name] for name in ("run", "validate", "plot", "list", "status", "events", "explain", "logs")),
+    *([name] for name in ("metrics", "scale", "suspend", "resume", "delete")),
+)
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    monkeypatch.setenv("BACKUPSYNC_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture
+def home(tmp_path):
+    directory = JobDirectory(tmp_path / "state", "digits")
+    directory.create()
+    directory.write_job(parse_manifest(MANIFEST))
+    checkpoints = tmp_path / "checkpoints"
+    facts = RunFacts(
+        uid="u-1", manifest_source="d.yaml", program_directory=".", checkpoint_directory=str(checkpoints)
+    )
+    directory.write_facts(facts)
+    progress = AggregatorStatus(job="digits", uid="u-1", epoch=1, phase="Training", iteration=212)
+    failed = Condition(type="Failed", status="False", reason="Running")
+    directory.write_status(JobStatus(phase="Running", progress=progress, conditions=(failed,)))
+    return directory
+
+
+def manifest(tmp_path, text=MANIFEST):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_help_is_the_frozen_one(request):
+    environment = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    runner = CliRunner(env=environment)
+    pages = [runner.invoke(app, [*command, "--help"]).stdout for command in COMMANDS]
+    text = "\n".join(line.rstrip() for line in "".join(pages).splitlines()) + "\n"
+    if os.environ.get("UPDATE_HELP"):
+        HELP.write_text(text)
+    assert text == HELP.read_text(), "the help changed: regenerate with UPDATE_HELP=1 and look at the diff"
+
+
+def test_a_valid_manifest_is_summed_up(call, tmp_path):
+    answer = call("validate", manifest(tmp_path))
+    assert answer.exit_code == 0
+    assert "valid: job digits, mode BackupSync, N = 4, b = 2, batch size 32, 400 iterations" in answer.stdout
+
+
+def test_every_problem_of_a_manifest_is_said_at_once(call, tmp_path):
+    text = MANIFEST.replace("workers: 4", "workers: 0").replace("batchSize", "batchsize")
+    answer = call("validate", manifest(tmp_path, text))
+    assert answer.exit_code == 2
+    assert "spec.aggregation.workers = 0" in answer.stderr
+    assert "did you mean batchSize?" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_what_only_torch_knows_is_checked_too(call, tmp_path):
+    answer = call("validate", manifest(tmp_path, MANIFEST.replace("SGD", "SDG")))
+    assert answer.exit_code == 2
+    assert "spec.training.optimizer.name = 'SDG'" in answer.stderr
+
+
+def test_a_script_that_is_not_there_is_named(call, tmp_path):
+    text = MANIFEST.replace('entrypoint: "digits:Digits"', "script: train.py")
+    answer = call("validate", manifest(tmp_path, text))
+    assert answer.exit_code == 2
+    assert "spec.program.script = 'train.py': no such file" in answer.stderr
+
+
+@pytest.mark.parametrize("command", ["status", "events", "explain", "logs", "suspend", "delete", "metrics"])
+def test_where_a_job_runs_is_never_guessed(call, home, command):
+    answer = call(command, "digits")
+    assert answer.exit_code == 2
+    assert "say where the job runs: --local" in answer.stderr
+    answer = call(command, "digits", "--context", "prod")
+    assert answer.exit_code == 2
+    assert "the cluster client comes with the operator" in answer.stderr
+    answer = call(command, "digits", "--context", "prod", "--local")
+    assert "exclude each other" in answer.stderr
+
+
+def test_a_job_that_never_ran_here_is_no_traceback(call):
+    answer = call("status", "nope", "--local")
+    assert answer.exit_code == 2
+    assert "job nope: is not in" in answer.stderr
+
+
+def test_the_status_is_a_picture_or_json(call, home):
+    assert "iteration 212" in call("status", "digits", "--local").stdout
+    document = json.loads(call("status", "digits", "--local", "-o", "json").stdout)
+    assert document["job"] == "digits"
+    assert document["uid"] == "u-1"
+    assert document["pid"] is None
+    assert document["progress"]["iteration"] == 212
+
+
+def test_jobs_are_listed(call, home):
+    answer = call("list", "--local")
+    assert answer.stdout.splitlines()[1].split() == ["digits", "Running", "212", "no"]
+
+
+def test_events_come_in_order_with_their_detail(call, home):
+    append_event(home.events_file, event("Normal", "Running", "training has begun"))
+    append_event(home.events_file, event("Warning", "Exited", "worker 0 ended", "Traceback\nValueError: x"))
+    lines = call("events", "digits", "--local").stdout.splitlines()
+    assert lines[0].endswith("Running: training has begun")
+    assert lines[1].endswith("warning: Exited: worker 0 ended")
+    assert lines[3] == "    ValueError: x"
+
+
+def test_explain_gives_conditions_and_the_planners_reasons(call, home):
+    home.write_explanation(("worker 0 (attempt 2) waits 3 s (backoff)",))
+    answer = call("explain", "digits", "--local").stdout
+    assert "condition Failed=False (Running)" in answer
+    assert "planner: worker 0 (attempt 2) waits 3 s (backoff)" in answer
+
+
+def test_logs_are_those_of_the_newest_attempt_of_a_rank(call, home):
+    home.worker_log(0, 1, 0).write_text("old\n")
+    os.utime(home.worker_log(0, 1, 0), (0, 0))
+    home.worker_log(0, 2, 0).write_text("new\n")
+    assert call("logs", "digits", "--rank", "0", "--local").stdout == "new\n"
+    answer = call("logs", "digits", "--rank", "7", "--local")
+    assert answer.exit_code == 2
+    assert "ranks with one: [0]" in answer.stderr
+
+
+def test_scaling_writes_the_spec_of_a_running_job(call, home):
+    with home.lock.held("digits"):
+        answer = call("scale", "digits", "--workers", "5", "--backup-workers", "1", "--local")
+    assert answer.stdout == "job digits: N = 5, b = 1\n"
+    aggregation = home.read_job().spec.aggregation
+    assert (aggregation.workers, aggregation.backup_workers) == (5, 1)
+
+
+def test_a_scale_that_cannot_be_names_field_value_and_remedy(call, home):
+    with home.lock.held("digits"):
+        answer = call("scale", "digits", "--workers", "0", "--local")
+    assert answer.exit_code == 2
+    assert "spec.aggregation: workers = 0" in answer.stderr
+    assert home.read_job().spec.aggregation.workers == 4
+    assert "say what to change" in call("scale", "digits", "--local").stderr
+
+
+def test_a_job_that_does_not_run_is_changed_in_its_manifest(call, home):
+    answer = call("suspend", "digits", "--local")
+    assert answer.exit_code == 2
+    assert "job digits: is not running" in answer.stderr
+
+
+def test_deleting_keeps_the_checkpoints_unless_told(call, home, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with home.lock.held("digits"):
+        assert "is running" in call("delete", "digits", "--local").stderr
+    answer = call("delete", "digits", "--local")
+    assert answer.exit_code == 0, answer.stderr
+    assert not home.path.exists()
+    assert (tmp_path / "checkpoints").exists()
+
+
+def test_metrics_of_a_job_that_does_not_run_are_served_by_nobody(call, home):
+    assert "is not running" in call("metrics", "digits", "--local").stderr
+    home.http_file(0).write_text('{"port": 4711, "epoch": 0}')
+    with home.lock.held("digits"):
+        targets = json.loads(call("metrics", "digits", "--local", "-o", "json").stdout)
+    assert targets == [{"targets": ["127.0.0.1:4711"], "labels": {"job": "digits", "role": "aggregator"}}]
+
+
+def test_plotting_what_is_no_report_is_said(call, tmp_path):
+    (tmp_path / "r.json").write_text("{}")
+    answer = call("plot", "r.json", "-o", "p.png")
+    assert answer.exit_code == 2
+    assert "r.json" in answer.stderr
