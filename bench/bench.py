@@ -48,7 +48,10 @@ def ours(workers: int, parameters: int, iterations: int, transport: str, directo
     trace.unlink(missing_ok=True)
     command = [sys.executable, "-m", "backupsync.cli", "run", str(manifest), "--replace", "--quiet"]
     command += ["--trace", str(trace), "--state-dir", str(directory / "state")]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(HERE)})
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    answer = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if answer.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{answer.stderr}")
     lines = [json.loads(line) for line in trace.read_text().splitlines()]
     seconds = [line["seconds"] for line in lines if line["kind"] == "iteration"]
     return statistics.median(seconds[WARM_UP:])
