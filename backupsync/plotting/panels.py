@@ -1,4 +1,4 @@
-"""The four pictures of a sheet: each draws every run into one set of axes."""
+"""The pictures of a sheet: each draws every run into one set of axes."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -9,8 +9,9 @@ from matplotlib.patches import Patch
 
 from backupsync.report import Report
 
-METRICS: Final = ("accuracy", "loss")
-"""Evaluated metrics that are shown in place of the training loss, where every run has three of them."""
+FIGURES: Final = (
+    "iteration p50", "iteration p99", "over ideal p50", "wall time", "examples / s", "dropped", "loss",
+)  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -56,7 +57,8 @@ def iteration_times(axes: Axes, runs: Sequence[Run]) -> None:
     if any(run.report.ideal_quantiles for run in runs):
         label = "ideal: N-th of the injected times"
         styles.append(Line2D([], [], color="0.3", linewidth=1.3, linestyle="--", label=label))
-    axes.legend(handles=styles, loc="best", frameon=False)
+    # Below the axes: a distribution may lie anywhere inside them.
+    axes.legend(handles=styles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
 
 
 def arrivals(axes: Axes, runs: Sequence[Run]) -> None:
@@ -97,19 +99,38 @@ def arrivals(axes: Axes, runs: Sequence[Run]) -> None:
     axes.legend(handles=marks, loc="upper left", frameon=False)
 
 
-def training(axes: Axes, runs: Sequence[Run]) -> None:
-    """Accuracy or loss, where every run evaluated it, else training loss, against wall time."""
-    metric = next((m for m in METRICS if all(len(_evaluated(run.report, m)) > 2 for run in runs)), None)
+def losses(axes: Axes, runs: Sequence[Run]) -> None:
+    """Training loss of every update against wall time, faint, and its running mean."""
     for run in runs:
-        if metric:
-            points = _evaluated(run.report, metric)
-            axes.plot(*zip(*points, strict=True), color=run.colour, linewidth=1.6, marker="o", markersize=3.5)
-        else:
-            points = [(p.wall_seconds, p.loss) for p in run.report.curve if p.loss is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=run.colour, linewidth=1.4)
-    what = f"evaluated {metric}" if metric else "training loss"
-    axes.set(title=f"{what.capitalize()} against wall time", xlabel="seconds", ylabel=what)
+        points = [(p.wall_seconds, p.loss) for p in run.report.curve if p.loss is not None]
+        if not points:
+            continue
+        seconds, values = zip(*points, strict=True)
+        axes.plot(seconds, values, color=run.colour, alpha=0.25, linewidth=0.8)
+        axes.plot(seconds, _running_mean(values), color=run.colour, linewidth=1.8)
+    axes.set(title="Training loss against wall time", xlabel="seconds", ylabel="training loss")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    styles = [
+        Line2D([], [], color="0.3", alpha=0.35, linewidth=0.8, label="every update"),
+        Line2D([], [], color="0.3", linewidth=1.8, label="running mean"),
+    ]
+    axes.legend(handles=styles, loc="upper right", frameon=False)
+
+
+def evaluations(axes: Axes, runs: Sequence[Run]) -> None:
+    """The first evaluated metric that every run has (accuracy before others), against wall time."""
+    names = [{name for e in run.report.evaluations for name in e.metrics} for run in runs]
+    shared = set.intersection(*names)
+    metric = "accuracy" if "accuracy" in shared else min(shared, default=None)
+    axes.set(title="Evaluation against wall time", xlabel="seconds")
+    if metric is None:
+        _nothing(axes, "no metric that every run evaluated")
+        return
+    for run in runs:
+        points = _evaluated(run.report, metric)
+        axes.plot(*zip(*points, strict=True), color=run.colour, linewidth=1.6, marker="o", markersize=3.5)
+    axes.set(ylabel=f"evaluated {metric}")
     axes.set_xlim(left=0)
 
 
@@ -142,13 +163,49 @@ def outcomes(axes: Axes, runs: Sequence[Run]) -> None:
     axes.legend(handles=kinds, loc="upper right", frameon=False, ncols=len(kinds))
 
 
+def figures(axes: Axes, runs: Sequence[Run]) -> None:
+    """The runs' main figures as a table."""
+    axes.set_axis_off()
+    axes.set_title("In figures")
+    cells = [_figures_of(run.report) for run in runs]
+    table = axes.table(
+        cellText=[list(row) for row in zip(*cells, strict=True)],
+        rowLabels=FIGURES,
+        colLabels=[run.report.name for run in runs],
+        loc="center",
+        cellLoc="right",
+        edges="horizontal",
+    )
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    table.scale(1, 1.7)
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor("0.8")
+        if row == 0:
+            cell.set_text_props(color=runs[column].colour, weight="bold")
+
+
+def _figures_of(r: Report) -> tuple[str, ...]:
+    times, ideal = r.iteration_seconds, r.ideal_seconds
+    return (
+        f"{times.p50 * 1000:.3g} ms" if times else "-",
+        f"{times.p99 * 1000:.3g} ms" if times else "-",
+        f"{times.p50 / ideal.p50:.2f} ×" if times and ideal else "-",
+        f"{r.wall_seconds:.1f} s",
+        f"{r.examples_per_second:,.0f}",
+        f"{r.dropped_ratio:.0%}",
+        f"{r.final['loss']:.3g}" if "loss" in r.final else "-",
+    )
+
+
 Panel = Callable[[Axes, Sequence[Run]], None]
-ALL: Final[tuple[Panel, ...]] = (
-    iteration_times,
-    arrivals,
-    training,
-    outcomes,
-)
+ALL: Final[tuple[Panel, ...]] = (iteration_times, arrivals, outcomes, losses, evaluations, figures)
+
+
+def _running_mean(values: Sequence[float]) -> list[float]:
+    """Mean over the last fortieth of the points (at least 3)."""
+    span = max(3, len(values) // 40)
+    return [sum(w := values[max(0, i - span + 1) : i + 1]) / len(w) for i in range(len(values))]
 
 
 def _ms(seconds: Sequence[float]) -> list[float]:

@@ -1,7 +1,7 @@
-"""One sheet of four pictures: iteration time, k-th arrival, training curve, who was accepted and dropped.
+"""One sheet: iteration time, k-th arrival, accepted and dropped, loss, evaluation, and the main figures.
 
 Colours are Okabe and Ito's, which stay apart under every common colour blindness; a run keeps its colour in
-all four.
+all of them.
 """
 
 from collections.abc import Sequence
@@ -35,16 +35,16 @@ def plot(reports: Sequence[Report], out: Path) -> None:
     figure = draw(reports)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=140)
+        figure.savefig(out, dpi=110)
     except OSError as error:
         raise PlotError(f"{out}: cannot be written: {error}") from error
 
 
 def draw(reports: Sequence[Report]) -> Figure:
     """Return the sheet as a figure of its own, apart from pyplot's global state."""
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    figure = Figure(figsize=(17, 9), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2, 2)
+    grid = figure.subplots(2, 3)
     runs = [panels.Run(report, COLOURS[index]) for index, report in enumerate(reports)]
     for axes, panel in zip(grid.flat, panels.ALL, strict=True):
         _dress(axes)

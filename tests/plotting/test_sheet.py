@@ -44,16 +44,16 @@ def test_a_sheet_is_written_in_every_format(suffix, tmp_path):
     assert out.stat().st_size > 5000
 
 
-def test_a_run_keeps_its_colour_in_all_four_pictures_and_is_named_in_the_legend():
+def test_a_run_keeps_its_colour_in_every_picture_and_is_named_in_the_legend():
     figure = draw([report("one"), report("two", "Sync")])
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 6
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "one  (BackupSync, N=4, b=2)",
         "two  (Sync, N=4, b=2)",
     ]
-    times, arrivals, training, outcomes = figure.axes
-    for axes in (times, arrivals, training):
+    times, arrivals, outcomes, losses, evaluations, _ = figure.axes
+    for axes in (times, arrivals, losses, evaluations):
         assert {COLOURS[0], COLOURS[1]} <= {line.get_color() for line in axes.lines}
     assert len(outcomes.patches) == 2 * 6 * 3
 
@@ -63,9 +63,18 @@ def test_the_ideal_is_dashed_beside_what_was_measured():
     assert [line.get_linestyle() for line in times.lines] == ["-", "--"]
 
 
-def test_accuracy_is_shown_where_every_run_evaluated_it_else_the_training_loss():
-    assert draw([report()]).axes[2].get_ylabel() == "evaluated accuracy"
-    assert draw([report(), report(evaluations=1)]).axes[2].get_ylabel() == "training loss"
+def test_the_training_loss_is_always_drawn_and_an_evaluation_where_every_run_has_it():
+    losses, evaluations = draw([report()]).axes[3:5]
+    assert losses.get_ylabel() == "training loss"
+    assert evaluations.get_ylabel() == "evaluated accuracy"
+    none = draw([report(), empty()]).axes[4]
+    assert [t.get_text() for t in none.texts] == ["no metric that every run evaluated"]
+
+
+def test_the_main_figures_stand_in_a_table():
+    (table,) = draw([report("one"), report("two")]).axes[5].tables
+    texts = [cell.get_text().get_text() for cell in table.get_celld().values()]
+    assert {"one", "two", "iteration p50", "dropped"} <= set(texts)
 
 
 def test_asynchronous_runs_alone_have_no_kth_arrival_and_say_so():
@@ -79,7 +88,7 @@ def test_a_run_that_never_began_does_not_spoil_the_others(tmp_path):
 
 def test_a_hundred_workers_still_fit():
     axes = draw([report(workers=100)]).axes
-    assert all(len(a.get_xticks()) <= 25 for a in (axes[1], axes[3]))
+    assert all(len(a.get_xticks()) <= 25 for a in (axes[1], axes[2]))
 
 
 @pytest.mark.parametrize(
