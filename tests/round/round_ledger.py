@@ -10,7 +10,7 @@ from backupsync.trace import Ended, Gradient, Iteration, Membership, Resized
 from backupsync.wire.messages import Outcome, Reason
 from backupsync_aggregator.round import Member, Origin
 from backupsync_aggregator.round.effects import Apply, Assign, Dismiss, Effect, Finish, Record, Tell
-from backupsync_aggregator.round.events import Committed, Desire, Event
+from backupsync_aggregator.round.events import Committed, Desire, Event, Joined
 
 
 class Ledger:
@@ -18,7 +18,7 @@ class Ledger:
 
     def __init__(self, spec: JobSpec, origin: Origin, desire: Desire) -> None:
         self._async = spec.aggregation.mode is Mode.ASYNC
-        self._requeues = spec.aggregation.max_requeues
+        self._epoch = origin.epoch
         self.iteration = origin.iteration
         self.examples = origin.examples
         self.required = {spec.aggregation.workers, desire.workers}
@@ -29,6 +29,9 @@ class Ledger:
         self.accepted: list[tuple[Member, int, int]] = []
         """Accepted in the running iteration: member, ticket, iteration of its parameters."""
         self.spent: set[int] = set()
+        """Tickets whose gradient was applied."""
+        self.lost: set[int] = set()
+        """Tickets whose gradient was dropped or refused."""
         self.finished = False
         self.began = False
         """N is in force, and changes only with notice."""
@@ -59,6 +62,8 @@ class Ledger:
                 case _:
                     pass
         assert not told, "every verdict is recorded"
+        if isinstance(event, Joined):
+            assert event.member not in self.open, "a new connection knows nothing of what the old one held"
         if isinstance(event, Committed):
             answers = [e for e in effects if isinstance(e, Tell) and e.member == event.member]
             assert len(answers) <= 1, "one answer to one gradient"
@@ -81,6 +86,8 @@ class Ledger:
         if tell.outcome is Outcome.ACCEPTED:
             assert isinstance(event, Committed)
             assert event.whole and event.finite and event.commit.finite, "a broken gradient was accepted"
+            assert event.commit.examples > 0
+            assert (event.commit.epoch, event.commit.attempt) == (self._epoch, tell.member.attempt)
             assert self._async or tell.iteration == self.iteration, "a stale gradient was accepted"
             assert tell.place == len(self.accepted)
             ranks = {member.rank for member, _, _ in self.accepted}
@@ -120,6 +127,8 @@ class Ledger:
             return
         if line.outcome == Outcome.ACCEPTED.value:
             assert line.applied_at == self.iteration
+        else:
+            self.lost.add(line.ticket)
         assign = self.open.pop(member)
         assert (assign.iteration, assign.ticket) == (line.iteration, line.ticket)
 

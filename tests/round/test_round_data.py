@@ -91,6 +91,12 @@ def test_with_requeue_dropped_batches_are_made_up_for_at_the_end():
     assert job.round.examples == 12, "all three"
 
 
+def test_a_batch_that_comes_back_goes_at_once_to_who_waits_for_one():
+    job = epochs(1, 1, tickets=2, aggregation={"droppedBatches": "Requeue"})
+    assert job.push(0).assigned == []
+    assert job.commit(1).assigned == [Member(0, 1)]
+
+
 def test_the_last_batch_of_a_lost_worker_is_made_up_for_by_its_replacement():
     job = epochs(2, tickets=2)
     job.push(0)

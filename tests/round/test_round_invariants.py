@@ -34,8 +34,9 @@ class HostileWorld(RuleBasedStateMachine):
         batches=st.one_of(st.none(), st.integers(0, 40)),
         evaluates=st.integers(0, 2),
         origin=st.sampled_from([Origin(), Origin(iteration=3, examples=24, next_ticket=9, returned=(4, 7))]),
+        everyone=st.booleans(),
     )
-    def begin(self, mode, workers, backups, policy, requeue, ends, batches, evaluates, origin):
+    def begin(self, mode, workers, backups, policy, requeue, ends, batches, evaluates, origin, everyone):
         backups = backups if mode == "BackupSync" else 0
         aggregation = {
             "belowQuorum": {"policy": policy, "deadlineSeconds": 20},
@@ -57,6 +58,9 @@ class HostileWorld(RuleBasedStateMachine):
         self.wanted = {Member(rank, 1): False for rank in range(workers + backups)}
         self.starts: Counter[Member] = Counter()
         self.job.on(events.DataLength(batches))
+        self.limit = batches if "epochs" in ends else None
+        if everyone:
+            self.job.enter(*self.wanted)
 
     # ---- workers -------------------------------------------------------------------------------------
 
@@ -82,6 +86,15 @@ class HostileWorld(RuleBasedStateMachine):
         self.job.ready(data.draw(st.sampled_from(self.live())), holds)
 
     @precondition(lambda self: self.computing())
+    @rule(data=st.data(), rounds=st.integers(1, 3))
+    def everyone_works(self, data, rounds):
+        """All goes well for a while, in one order or another."""
+        for _ in range(rounds):
+            for member in data.draw(st.permutations(self.computing())):
+                if self.job.round.members[member].assignment:
+                    self.job.push(member)
+
+    @precondition(lambda self: self.computing())
     @rule(data=st.data(), how=st.sampled_from(["commit", "push", "push"]))
     def gradient(self, data, how):
         getattr(self.job, how)(data.draw(st.sampled_from(self.computing())))
@@ -95,10 +108,16 @@ class HostileWorld(RuleBasedStateMachine):
         self.job.commit(data.draw(st.sampled_from(self.computing())), **wrong)
 
     @precondition(lambda self: self.job.assignments)
-    @rule(data=st.data(), ticket=st.integers(0, 30), iteration=st.integers(0, 12), epoch=st.integers(1, 2))
-    def forged_gradient(self, data, ticket, iteration, epoch):
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["epoch", "attempt", "ticket", "iteration"]),
+        by=st.integers(1, 3),
+    )
+    def forged_gradient(self, data, what, by):
         who = data.draw(st.sampled_from(sorted(self.job.assignments)))
-        self.job.commit(who, ticket=ticket, iteration=iteration, epoch=epoch)
+        assign = self.job.assignments[who]
+        true = {"epoch": 1, "attempt": who.attempt, "ticket": assign.ticket, "iteration": assign.iteration}
+        self.job.commit(who, **{what: true[what] + by})
 
     @precondition(lambda self: self.job.assignments)
     @rule(data=st.data())
@@ -122,7 +141,7 @@ class HostileWorld(RuleBasedStateMachine):
 
     # ---- engine and clock ----------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0]))
+    @rule(seconds=st.sampled_from([0.1, 1.0, 6.0, 25.0]))
     def time_passes(self, seconds):
         self.job.tick(seconds)
 
@@ -184,6 +203,9 @@ class HostileWorld(RuleBasedStateMachine):
         assert len(set(returned)) == len(returned)
         assert not set(returned) & self.job.ledger.spent
         assert {a.ticket for a in self.job.ledger.open.values()} <= set(returned)
+        minted = range(self.job.origin.next_ticket, self.job.round.next_ticket)
+        missing = set(minted) - set(returned) - self.job.ledger.spent - self.job.ledger.lost
+        assert not {t for t in missing if self.limit is None or t < self.limit}
 
     @invariant()
     def enough_live_workers_always_make_progress(self):
