@@ -1,5 +1,7 @@
 """`python -m backupsync_aggregator`: who this process is stands in its environment."""
 
+import logging
+import os
 import sys
 
 from backupsync.errors import BackupSyncError
@@ -14,4 +16,9 @@ if __name__ == "__main__":
         sys.exit(Exit.CONFIGURATION)
     from backupsync_aggregator.main import main  # late: who is misconfigured need not wait for torch
 
-    sys.exit(main(launch))
+    code = main(launch)
+    # Everything is written and closed; taking torch apart would cost seconds of a grace period.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -47,19 +47,23 @@ class Intake:
     def take(self, route: bytes, frames: Sequence[zmq.Frame], now: float) -> None:
         """Handle one message. Raises Rejected or FrameError when it is to be refused."""
         peer = self._peers.by_route(route)
-        message, payload = self._decode(peer, frames)
+        sent_home = peer is None and self._peers.was_dismissed(route)
+        try:
+            message, payload = self._decode(peer, frames)
+        except (Rejected, FrameError):
+            if sent_home:
+                return
+            raise
         if peer is not None:
             peer.seen = now
         if isinstance(message, wire.Hello):
             self._joining.on_hello(route, message, now)
         elif isinstance(message, wire.Proof):
             self._joining.on_proof(route, message, now)
-        elif peer is None:
-            if self._peers.was_dismissed(route):
-                return
-            raise Rejected(wire.RefusalCode.NOT_JOINED, "say HELLO first")
-        else:
+        elif peer is not None:
             self._from_member[type(message)](peer, message, payload)
+        elif not sent_home:
+            raise Rejected(wire.RefusalCode.NOT_JOINED, "say HELLO first")
 
     def _decode(self, peer: Peer | None, frames: Sequence[zmq.Frame]) -> tuple[Any, Buffer | None]:
         limit = self._joining.payload_limit(peer)

@@ -48,3 +48,18 @@ def test_the_trace_tells_every_decision(start, join, tmp_path):
     updates = [line for line in lines if isinstance(line, Iteration)]
     assert [(u.iteration, u.accepted, u.examples) for u in updates] == [(0, 2, 8), (1, 2, 16)]
     assert all(u.apply_seconds > 0 and u.learning_rate == 0.5 for u in updates)
+
+
+def test_what_a_member_still_sends_after_it_was_sent_home_is_no_fault(start, join):
+    aggregator = start({"training": {"iterations": 1}})
+    peers = [join(aggregator, rank) for rank in range(3)]
+    assigns = [peer.assigned() for peer in peers]
+    for peer, assign in list(zip(peers, assigns, strict=True))[:2]:
+        peer.answer(assign)
+    peers[0].go_home()
+    peers[2].push(assigns[2])
+    peers[2].commit(assigns[2])
+    peers[2].send(peers[2].hello)
+    peers[2].expect(wire.Challenge)
+    assert not [m for m in peers[2].said if isinstance(m, wire.Refused)]
+    assert aggregator.refused("malformed") == aggregator.refused("not-joined") == 0
