@@ -1,8 +1,10 @@
 """A scripted aggregator: a ROUTER that says what a test tells it to, and hears what the worker says."""
 
 import json
+import multiprocessing.connection
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +20,8 @@ from torch import nn
 from zmq.utils import z85
 
 from backupsync.launch import WorkerLaunch, to_environment
+from backupsync.local.child import run_role
+from backupsync.local.forking import start_process
 from backupsync.spec import parse_manifest
 from backupsync.wire.auth import aggregator_proof, derive_key, matches, worker_proof
 from backupsync.wire.frames import decode_from_worker, encode
@@ -141,15 +145,23 @@ class ScriptedAggregator:
 
     def greet(self, epoch: int = 1) -> tuple[Hello, Challenge]:
         """HELLO and challenge."""
-        hello = self.receive(Hello)
+        return self.challenge(self.receive(Hello), epoch)
+
+    def challenge(self, hello: Hello, epoch: int = 1) -> tuple[Hello, Challenge]:
         challenge = Challenge(secrets.token_bytes(32), epoch)
         self.say(challenge)
         return hello, challenge
 
     def welcome(self, epoch: int = 1, iteration: int = 0, send_initial: bool = False) -> Hello:
         """The whole join."""
-        hello, challenge = self.greet(epoch)
-        proof = self.receive(Proof)
+        return self.answer(self.receive(Hello), epoch, iteration, send_initial)
+
+    def answer(self, hello: Hello, epoch: int = 1, iteration: int = 0, send_initial: bool = False) -> Hello:
+        """The join, after its HELLO; one that is repeated on a new connection is what counts."""
+        proof: Any = hello
+        while isinstance(proof, Hello):
+            hello, challenge = self.challenge(proof, epoch)
+            proof = self.receive((Hello, Proof))
         assert matches(worker_proof(self.key, hello, challenge), proof.mac)
         self.schema = Schema(proof.schema)
         assert self.schema.hash == hello.schema_hash
@@ -193,6 +205,22 @@ class ScriptedAggregator:
         self.parameters(iteration)
         self.assign(iteration, ticket)
         return self.gradient()
+
+    def serve_until_commit(self, iteration: int, ticket: int) -> Commit:
+        """Answer whatever the worker says, as a living aggregator would, until a gradient is whole."""
+        greeted: dict[bytes, tuple[Hello, Challenge]] = {}
+        while True:
+            said = self.receive((Hello, Proof, Ready, Commit))
+            match said:
+                case Hello():
+                    greeted[self.route] = self.challenge(said)
+                case Proof():
+                    self.say(Welcome(aggregator_proof(self.key, *greeted[self.route]), 1, iteration, False))
+                case Ready():
+                    self.parameters(iteration)
+                    self.assign(iteration, ticket)
+                case Commit():
+                    return said
 
     def evaluate(self, iteration: int, averaged: bool = True) -> None:
         self.say(Evaluate(iteration, averaged))
@@ -312,44 +340,87 @@ def start(launch_of, aggregator):
 
 
 class WorkerProcess:
-    """A real worker process: `python -m backupsync_worker`."""
+    """A worker process and what it wrote."""
 
-    def __init__(self, launch: WorkerLaunch, tmp_path: Path) -> None:
-        self._out = tmp_path / "stderr"
-        environment = {**os.environ, **to_environment(launch), "PYTHONUNBUFFERED": "1"}
-        with self._out.open("w") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "backupsync_worker"], env=environment, stderr=out, stdout=out
-            )
+    def __init__(self, output: Path, process: Any) -> None:
+        self._output, self._process = output, process
+        self.pid: int = process.pid
 
     @property
     def output(self) -> str:
-        return self._out.read_text()
+        return self._output.read_text() if self._output.exists() else ""
+
+    @property
+    def exit_code(self) -> int | None:
+        if isinstance(self._process, subprocess.Popen):
+            return self._process.poll()
+        return self._process.exitcode
 
     def why_ended(self) -> str | None:
-        code = self.process.poll()
-        return None if code is None else f"exit code {code}\n{self.output}"
+        return None if self.exit_code is None else f"exit code {self.exit_code}\n{self.output}"
 
     def wait(self) -> int:
-        return self.process.wait(DEADLINE)
+        deadline = time.monotonic() + DEADLINE
+        while (code := self.exit_code) is None:
+            if time.monotonic() > deadline:
+                pytest.fail(f"the worker did not end\n{self.output}")
+            multiprocessing.connection.wait([], 0.02)
+        return code
+
+    def kill(self) -> None:
+        if self.exit_code is None:
+            self._process.kill()
+        self._process.wait() if isinstance(self._process, subprocess.Popen) else self._process.join()
+        if not isinstance(self._process, subprocess.Popen):
+            self._process.close()
 
 
 @pytest.fixture
 def spawn(launch_of, aggregator, tmp_path):
-    """Start a worker process."""
+    """Start a worker process from the forkserver, as the local engine does."""
     started: list[WorkerProcess] = []
 
     def run(spec: dict[str, Any] | None = None, **fields: Any) -> WorkerProcess:
-        worker = WorkerProcess(launch_of(spec, **fields), tmp_path)
+        log = tmp_path / f"worker-{len(started)}.log"
+        launch = launch_of(spec, **fields)
+        worker = WorkerProcess(log, start_process(run_role, ("worker", launch, str(log)), "worker"))
         aggregator.failed = worker.why_ended
         started.append(worker)
         return worker
 
     yield run
     for worker in started:
-        if worker.process.poll() is None:
-            worker.process.kill()
-            worker.process.wait()
+        worker.kill()
+
+
+@pytest.fixture
+def spawn_interpreter(launch_of, aggregator, tmp_path):
+    """Start `python -m backupsync_worker`, as a container does."""
+    started: list[WorkerProcess] = []
+
+    def run(**changes: str | None) -> WorkerProcess:
+        log = tmp_path / f"interpreter-{len(started)}.log"
+        environment = {**os.environ, **to_environment(launch_of()), **changes}
+        command = [sys.executable, "-m", "backupsync_worker"]
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                command, env={k: v for k, v in environment.items() if v is not None}, stdout=out, stderr=out
+            )
+        worker = WorkerProcess(log, process)
+        aggregator.failed = worker.why_ended
+        started.append(worker)
+        return worker
+
+    yield run
+    for worker in started:
+        worker.kill()
+
+
+@pytest.fixture
+def free_port_taken():
+    """A port that somebody else listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
 @pytest.fixture(autouse=True)

@@ -80,7 +80,7 @@ def test_a_worker_may_be_started_before_its_aggregator(aggregator, start):
 
 
 def test_hello_is_repeated_on_new_connections_until_it_is_answered(aggregator, start):
-    worker = start({"aggregation": QUICK})
+    worker = start({"aggregation": QUICK | {"wire": {"heartbeatSeconds": 0.05, "timeoutSeconds": 2}}})
     first = aggregator.receive(Hello)
     route = aggregator.route
     second = aggregator.receive(Hello)

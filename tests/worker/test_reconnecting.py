@@ -20,7 +20,7 @@ from backupsync.wire.messages import (
 from backupsync.wire.messages import Refused as RefusedMessage
 from backupsync_worker.membership import StartAgain
 
-QUICK = {"workers": 2, "wire": {"heartbeatSeconds": 0.05, "timeoutSeconds": 0.3}}
+QUICK = {"workers": 2, "wire": {"heartbeatSeconds": 0.05, "timeoutSeconds": 0.6}}
 
 
 def finish(aggregator, worker):
@@ -127,7 +127,7 @@ def test_silence_while_computing_is_nobodys_fault(aggregator, start, gate):
     aggregator.assign(0, 0)
     gate.wait_until_reached()
     phases = []
-    while phases.count("compute") < 20:
+    while phases.count("compute") < 30:
         phases.append(aggregator.receive(Heartbeat).phase)
     gate.open()
     assert aggregator.gradient()[0].finite

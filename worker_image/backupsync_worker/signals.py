@@ -4,8 +4,6 @@ import os
 import signal
 from types import FrameType
 
-from backupsync.exits import Exit
-
 
 class Stopped(Exception):  # noqa: N818 -- a request, not a fault
     """The process has been asked to end."""
@@ -30,14 +28,13 @@ class Stop:
             raise Stopped("SIGTERM")
 
     def _on_terminate(self, _number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            # A child forked from here (a loader's process) inherits the handler, but not its meaning.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-        elif self.requested:
-            os._exit(Exit.SUCCESS)
-        else:
+        # From now on the kernel's own answer: it ends also a process that is stuck below Python.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if os.getpid() == self._pid:
             self.requested = True
+        else:
+            # A child that the program forked inherits the handler, but not its meaning.
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 STOP = Stop()
