@@ -1,5 +1,6 @@
 """Gradients on their way in: one reusable flat array per live member, kept until it is applied or dropped."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from backupsync.spec import WireSpec
 from backupsync.wire.frames import Buffer
 from backupsync.wire.messages import Chunk, Commit, RefusalCode
-from backupsync.wire.schema import FLOATING, ITEM_BYTES, Schema
+from backupsync.wire.schema import ITEM_BYTES, Schema
 from backupsync_aggregator.admission import Rejected
 from backupsync_aggregator.assembly import Assembly
 from backupsync_aggregator.round.events import Member
@@ -34,12 +35,16 @@ class Inbox:
 
 
 class Gradients:
-    """Every gradient of the job that is arriving, or that waits to be averaged."""
+    """Every gradient of the job that is arriving, or that waits to be averaged.
 
-    def __init__(self, schema: Schema, wire: WireSpec) -> None:
+    `sound_buffers` says whether the buffers that came with one may enter a mean (`ModelState.sound_buffers`).
+    """
+
+    def __init__(self, schema: Schema, wire: WireSpec, sound_buffers: Callable[[Buffer], bool]) -> None:
         self.discarded = 0
         """Chunks that nobody asked for (any longer)."""
         self._schema = schema
+        self._sound_buffers = sound_buffers
         self._dtype: torch.dtype = getattr(torch, wire.dtype.value)
         self._chunk_bytes = wire.chunk_bytes
         self._bytes = schema.gradient_elements * ITEM_BYTES[wire.dtype.value]
@@ -85,10 +90,10 @@ class Gradients:
         self._check_commit(commit, payload)
         inbox.absent, inbox.metrics = commit.absent, commit.metrics
         inbox.buffers = None if payload is None else bytes(payload)
-        finite = inbox.finite and self._buffers_finite(inbox.buffers)
+        sound = inbox.buffers is None or self._sound_buffers(inbox.buffers)
         del self._receiving[member]
         self._held[member, commit.ticket] = inbox
-        return inbox.assembly.whole, finite
+        return inbox.assembly.whole, inbox.finite and sound
 
     def held(self, member: Member, ticket: int) -> Inbox:
         """Return a committed gradient."""
@@ -131,16 +136,6 @@ class Gradients:
         if size != self._buffer_bytes:
             detail = f"the buffers have {size} bytes, the model's have {self._buffer_bytes}"
             raise Rejected(RefusalCode.MALFORMED, detail)
-
-    def _buffers_finite(self, data: bytes | None) -> bool:
-        if data is None:
-            return True
-        whole = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return all(
-            all_finite(whole[slot.offset : slot.offset + slot.size].view(getattr(torch, slot.entry.dtype)))
-            for slot in self._schema.buffer_section
-            if slot.entry.dtype in FLOATING and slot.size
-        )
 
     def _take(self) -> Inbox:
         if self._spare:

@@ -180,7 +180,8 @@ class Service:
         self._train(loaded.model_state)
 
     def _train(self, model: ModelState) -> None:
-        self._hands.begin(model, Gradients(model.schema, self._spec.aggregation.wire))
+        wire = self._spec.aggregation.wire
+        self._hands.begin(model, Gradients(model.schema, wire, model.sound_buffers))
         self._loop.feed(DataLength(self._batches))
 
     def _progress(self) -> dict[str, Any]:

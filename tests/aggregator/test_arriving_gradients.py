@@ -1,28 +1,46 @@
 """A gradient on its way in: every chunk once, where it belongs, at its exact size, and finite."""
 
+import struct
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backupsync.spec import WireDtype, WireSpec
+from backupsync.spec import JobSpec, WireDtype, WireSpec
 from backupsync.wire import messages as wire
 from backupsync.wire.schema import Schema, chunks
 from backupsync_aggregator.admission import Rejected
 from backupsync_aggregator.assembly import Assembly
 from backupsync_aggregator.gradients import Gradients, all_finite
+from backupsync_aggregator.model_state import ModelState
 from backupsync_aggregator.round.events import Member
 
 MEMBER = Member(0, 1)
 CHUNK = 4096
+MASK = struct.pack("<2f", 0.0, float("-inf"))
+SPEC = JobSpec.model_validate(
+    {
+        "program": {"entrypoint": "program:Program"},
+        "aggregation": {"workers": 1},
+        "training": {"iterations": 1, "batchSize": 1, "optimizer": {"name": "SGD", "lr": 0.1}},
+    }
+)
 
 
 def gradients(dtype: WireDtype = WireDtype.FLOAT32, *, buffers: bool = False) -> Gradients:
     model = [wire.TensorEntry("w", "float32", (3000,), "trainable")]
     if buffers:
         model.append(wire.TensorEntry("mean", "float32", (4,), "buffer"))
+        model.append(wire.TensorEntry("mask", "float32", (2,), "buffer"))
         model.append(wire.TensorEntry("seen", "int64", (), "buffer"))
-    return Gradients(Schema(tuple(model)), WireSpec(chunk_bytes=CHUNK, dtype=dtype))
+    schema = Schema(tuple(model))
+    moving = bytearray(schema.section_bytes(schema.moving))
+    mask = next((slot for slot in schema.moving if slot.entry.name == "mask"), None)
+    if mask is not None:
+        moving[mask.offset : mask.offset + mask.size] = MASK
+    state = ModelState.initial(schema, SPEC, moving, b"")
+    return Gradients(schema, WireSpec(chunk_bytes=CHUNK, dtype=dtype), state.sound_buffers)
 
 
 def commit(ticket: int = 7, **changes) -> wire.Commit:
@@ -111,12 +129,12 @@ def test_a_commit_of_another_ticket_closes_nothing():
     assert inbound.commit(MEMBER, commit(7), None) == (True, True)
 
 
-@pytest.mark.parametrize("payload", [None, b"", bytes(127), bytes(129)])
+@pytest.mark.parametrize("payload", [None, b"", bytes(191), bytes(193)])
 def test_buffers_of_another_size_are_refused(payload):
     inbound = gradients(buffers=True)
     inbound.expect(MEMBER, 3, 7)
     send(inbound, bytes(12000))
-    with pytest.raises(Rejected, match="128"):
+    with pytest.raises(Rejected, match="192"):
         inbound.commit(MEMBER, commit(), payload)
 
 
@@ -127,12 +145,21 @@ def test_a_model_without_buffers_takes_none():
         inbound.commit(MEMBER, commit(), b"x")
 
 
-def test_floating_buffers_must_be_finite_and_integer_ones_may_be_anything():
-    for data, finite in ((b"\xff" * 64 + bytes(64), False), (bytes(64) + b"\xff" * 64, True)):
-        inbound = gradients(buffers=True)
-        inbound.expect(MEMBER, 3, 7)
-        send(inbound, bytes(12000))
-        assert inbound.commit(MEMBER, commit(), data) == (True, finite)
+@pytest.mark.parametrize(
+    ("mean", "mask", "seen", "sound"),
+    [
+        (bytes(16), MASK, b"\xff" * 8, True),
+        (b"\xff" * 16, MASK, bytes(8), False),
+        (bytes(16), b"\xff" * 8, bytes(8), False),
+    ],
+    ids=["a constant -inf and any integer are sound", "NaN", "a mask that became NaN"],
+)
+def test_floating_buffers_must_be_finite_or_unchanged(mean, mask, seen, sound):
+    inbound = gradients(buffers=True)
+    inbound.expect(MEMBER, 3, 7)
+    send(inbound, bytes(12000))
+    data = b"".join(part.ljust(64, b"\0") for part in (mean, mask, seen))
+    assert inbound.commit(MEMBER, commit(), data) == (True, sound)
 
 
 def test_absent_must_name_tensors_of_the_model():
