@@ -1,6 +1,7 @@
 """`backupsync run` and `backupsync validate`."""
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 
 from backupsync.cli.boundary import INTERRUPTED
-from backupsync.cli.checks import check_everything
+from backupsync.cli.checks import read_job, refuse
 from backupsync.cli.options import Context, Manifest, StateDir, require_local
 from backupsync.inject import load_profile
 from backupsync.local.home import JobDirectory, state_root
@@ -19,7 +20,7 @@ from backupsync.local.preflight import torch_problems, torch_problems_in_fork
 from backupsync.local.progress.live import LiveProgress
 from backupsync.local.progress.plain import PlainProgress
 from backupsync.local.progress.summary import Ending, render_summary
-from backupsync.local.run import Prepared, RunOptions, prepare, start
+from backupsync.local.run import Prepared, RunOptions, examine, prepare, start
 from backupsync.local.signals import Interrupted
 
 
@@ -59,7 +60,7 @@ def run(
     Ctrl-C writes a checkpoint and stops; the same command goes on from it. A second Ctrl-C ends at once.
     """
     require_local(local and context is None, context)
-    job = check_everything(manifest, torch_problems_in_fork)
+    job = read_job(manifest)
     if replay is not None:
         # Imports torch, which nothing else here needs.
         from backupsync.local.replay import replay as recompute  # noqa: PLC0415
@@ -70,13 +71,17 @@ def run(
     outputs = Outputs(directory, trace, report)
     outputs.check()
     with directory.lock.held(job.metadata.name):
+        examine(job, directory, options)
+        with _patience(quiet):
+            refuse(manifest, torch_problems_in_fork(job))
         prepared = prepare(job, manifest, directory, options)
         raise typer.Exit(_run(prepared, outputs, options, quiet))
 
 
 def validate(manifest: Manifest) -> None:
     """Check a manifest and say everything that is wrong with it at once."""
-    job = check_everything(manifest, torch_problems)
+    job = read_job(manifest)
+    refuse(manifest, torch_problems(job))
     aggregation, training = job.spec.aggregation, job.spec.training
     ends = {k: getattr(training, k) for k in ("iterations", "examples", "epochs")}
     end = next(f"{value} {key}" for key, value in ends.items() if value is not None)
@@ -115,6 +120,12 @@ def _run(prepared: Prepared, outputs: Outputs, options: RunOptions, quiet: bool)
     if status.phase == "Succeeded":
         return 0
     return 1 if status.phase == "Failed" else INTERRUPTED
+
+
+def _patience(quiet: bool) -> AbstractContextManager[object]:
+    """Show that something happens while torch is imported."""
+    console = Console(stderr=True)
+    return console.status("importing torch …") if console.is_terminal and not quiet else nullcontext()
 
 
 def _observer(prepared: Prepared, quiet: bool) -> Observer:

@@ -36,7 +36,6 @@ def check(path: Path, job: str, *, replace: bool) -> None:
             f"spec.checkpoint.path = {str(path)!r}: holds the checkpoints of an earlier run of this job; "
             "name another directory, move them away, or let --replace delete them"
         )
-    clear(path, job)
 
 
 def claim(path: Path, job: str, uid: str) -> None:

@@ -38,9 +38,18 @@ class Prepared(Struct, frozen=True, kw_only=True):
     """Status of the stopped run that goes on; None for a fresh one."""
 
 
+def examine(job: BackupSyncJob, directory: JobDirectory, options: RunOptions) -> None:
+    """Refuse what must not start, writing nothing; the caller holds the lock. Raises BackupSyncError."""
+    choose_port(job.spec)
+    if _goes_on(directory, options):
+        _examine_stopped(job, directory)
+    else:
+        ownership.check(_checkpoint_path(job, directory), job.metadata.name, replace=options.replace)
+
+
 def prepare(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options: RunOptions) -> Prepared:
-    """Check and write what the engine needs; the caller holds the job's lock. Raises BackupSyncError."""
-    if directory.exists and not options.replace:
+    """Write what the engine of an examined job needs. Raises BackupSyncError."""
+    if _goes_on(directory, options):
         return _resume(job, manifest, directory, options)
     return _begin(job, manifest, directory, options)
 
@@ -50,11 +59,13 @@ def start(prepared: Prepared, observer: Observer, options: RunOptions) -> Engine
     return Engine(prepared.directory, prepared.facts, observer, options.log_format)
 
 
+def _goes_on(directory: JobDirectory, options: RunOptions) -> bool:
+    return directory.exists and not options.replace
+
+
 def _begin(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options: RunOptions) -> Prepared:
     checkpoints = _checkpoint_path(job, directory)
-    if options.replace and directory.exists:
-        ownership.clear(Path(directory.read_facts().checkpoint_directory), job.metadata.name)
-    ownership.check(checkpoints, job.metadata.name, replace=options.replace)
+    ownership.clear(checkpoints, job.metadata.name)
     facts = RunFacts(
         uid=str(uuid.uuid4()),
         manifest_source=str(manifest),
@@ -74,21 +85,23 @@ def _begin(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options:
     return Prepared(directory=directory, facts=facts, resumed_from=None)
 
 
-def _resume(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options: RunOptions) -> Prepared:
-    status, facts = directory.read_status(), directory.read_facts()
-    name = job.metadata.name
+def _examine_stopped(job: BackupSyncJob, directory: JobDirectory) -> None:
+    status, facts, name = directory.read_status(), directory.read_facts(), job.metadata.name
     if status.phase in FINISHED:
         raise BackupSyncError(
             f"job {name}: has {status.phase.lower()} already; run it anew with --replace, "
             "or under another metadata.name"
         )
-    checkpoints = _checkpoint_path(job, directory)
-    if str(checkpoints) != facts.checkpoint_directory:
+    if str(_checkpoint_path(job, directory)) != facts.checkpoint_directory:
         raise BackupSyncError(
             f"spec.checkpoint.path = {job.spec.checkpoint.path!r}: job {name} was stopped with its "
             f"checkpoints in {facts.checkpoint_directory}; set that path to go on, "
             "or start anew with --replace"
         )
+
+
+def _resume(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options: RunOptions) -> Prepared:
+    status, facts = directory.read_status(), directory.read_facts()
     changed: dict[str, Any] = {
         "manifest_source": str(manifest),
         "program_directory": str(manifest.parent.absolute()),
@@ -97,7 +110,7 @@ def _resume(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options
     }
     facts = msgspec.structs.replace(facts, **changed)
     directory.create()
-    directory.write_job(_with_checkpoint_path(job, checkpoints))
+    directory.write_job(_with_checkpoint_path(job, Path(facts.checkpoint_directory)))
     directory.write_facts(facts)
     return Prepared(directory=directory, facts=facts, resumed_from=status)
 

@@ -7,9 +7,12 @@ from safetensors.torch import load_file
 from backupsync.trace import Header, Iteration
 
 
-def test_a_job_runs_to_its_end_and_leaves_model_report_and_trace(job):
-    job.write(aggregation={"workers": 2, "backupWorkers": 1})
-    assert job.run("--report", "r.json", "--trace", "t.jsonl") == 0, job.explain()
+def test_a_job_runs_to_its_end_and_leaves_model_report_trace_and_no_process(job):
+    job.write(program={"args": {"step_seconds": 0.01}}, aggregation={"workers": 2, "backupWorkers": 1})
+    job.start("--report", "r.json", "--trace", "t.jsonl").wait_for_iteration(1)
+    assert len(job.processes()) >= 5  # forkserver, aggregator, three workers
+    assert job.finish() == 0, job.explain()
+    job.wait_until_nothing_is_left()
     assert job.status.phase == "Succeeded"
     lines = job.trace
     assert isinstance(lines[0], Header)
@@ -21,20 +24,15 @@ def test_a_job_runs_to_its_end_and_leaves_model_report_and_trace(job):
     assert set(load_file(job.home.checkpoints / "model.safetensors")) == {"weight", "bias"}
 
 
-def test_no_process_outlives_a_job_that_succeeded(job):
-    job.write(program={"args": {"step_seconds": 0.01}}).start()
-    job.wait_for_iteration(1)
-    assert len(job.processes()) >= 4  # forkserver, aggregator, two workers
-    assert job.finish() == 0, job.explain()
-    job.wait_until_nothing_is_left()
-
-
 def test_a_finished_job_is_run_anew_only_when_asked(job):
-    job.write(training={"iterations": 2})
+    job.write(training={"iterations": 2}, checkpoint={"path": "out"})
     assert job.run() == 0, job.explain()
     uid = job.home.read_facts().uid
     assert job.run() == 2
     assert "has succeeded already; run it anew with --replace" in job.output
+    assert job.call("delete", "tiny", "--local").returncode == 0
+    assert job.run() == 2
+    assert "holds the checkpoints of an earlier run of this job" in job.output
     assert job.run("--replace") == 0, job.explain()
     assert job.home.read_facts().uid != uid
     assert job.traced_iterations() == 2
@@ -47,15 +45,6 @@ def test_the_same_job_does_not_run_twice_at_once(job):
     second = job.call("run", str(job.manifest))
     assert second.returncode == 2
     assert f"job tiny: is already running (pid {job.engine.pid})" in second.stderr
-
-
-def test_a_fresh_run_never_trains_on_from_the_checkpoints_of_another(job):
-    job.write(training={"iterations": 2}, checkpoint={"path": "out"})
-    assert job.run() == 0, job.explain()
-    assert job.call("delete", "tiny", "--local").returncode == 0
-    assert job.run() == 2
-    assert "holds the checkpoints of an earlier run of this job" in job.output
-    assert job.run("--replace") == 0, job.explain()
 
 
 def test_a_job_over_tcp_takes_the_port_it_is_given_or_says_that_it_is_taken(job, free_port):

@@ -51,7 +51,7 @@ def test_an_unknown_job_is_answered_with_those_that_are_known(tmp_path):
     known = JobDirectory(tmp_path, "digits")
     known.create()
     known.write_facts(RunFacts(uid="u", manifest_source="a", program_directory=".", checkpoint_directory="c"))
-    with pytest.raises(BackupSyncError, match="job digts: is not in .*known here: digits"):
+    with pytest.raises(BackupSyncError, match=r"job digts: is not in .*known here: digits"):
         JobDirectory(tmp_path, "digts").require()
 
 
@@ -91,6 +91,9 @@ def test_a_checkpoint_directory_belongs_to_the_job_that_made_it(tmp_path):
     with pytest.raises(BackupSyncError, match="earlier run of this job"):
         ownership.check(path, "digits", replace=False)
     ownership.check(path, "digits", replace=True)
+    ownership.clear(path, "other")
+    assert path.exists()
+    ownership.clear(path, "digits")
     assert not path.exists()
 
 
