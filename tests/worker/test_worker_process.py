@@ -229,8 +229,10 @@ def test_a_second_sigterm_ends_a_computation_that_never_ends(aggregator, spawn, 
 def test_a_process_that_the_program_forked_still_ends_by_sigterm(aggregator, spawn, program):
     worker = spawn(
         program(
+            "told, tell = os.pipe()",
             "pid = os.fork()",
-            "while not pid: pass",
+            "while not pid: os.write(tell, b'x')",
+            "os.read(told, 1)",
             "os.kill(pid, signal.SIGTERM)",
             "print('code', os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)",
         )
