@@ -26,15 +26,7 @@ def update(iteration: int, count: int) -> Iteration:
 
 def commit(gradient: Gradient, **changes) -> Commit:
     said = {"loss": gradient.loss, "examples": 4, "scale": 0.5, "finite": True, "norm": 1.0} | changes
-    return Commit(
-        epoch=1,
-        attempt=1,
-        iteration=gradient.iteration,
-        ticket=gradient.ticket,
-        finite=True,
-        norm=1.0,
-        **said,
-    )
+    return Commit(epoch=1, attempt=1, iteration=gradient.iteration, ticket=gradient.ticket, **said)
 
 
 class Hands:
