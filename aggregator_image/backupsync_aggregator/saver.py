@@ -23,6 +23,8 @@ class Saver:
         """Why the last checkpoint could not be written; empty when it could."""
         self.progress: Callable[[], Progress] = dict
         """Gives what a checkpoint holds beside tensors."""
+        self.flush_trace: Callable[[], None] = lambda: None
+        """Hands the trace to the operating system: it must never be shorter than the newest checkpoint."""
         self._directory = directory
         self._every = every
         self._metrics = metrics
@@ -62,6 +64,7 @@ class Saver:
         if self._directory is None or self.newest == iteration:
             return
         begin = time.perf_counter()
+        self.flush_trace()
         self._directory.save(iteration, model, self.progress())
         self.newest, self.problem = iteration, ""
         self._metrics.checkpoint_seconds.observe(time.perf_counter() - begin)

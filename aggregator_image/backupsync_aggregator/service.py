@@ -68,6 +68,7 @@ class Service:
         self._recorder = Recorder(Path(launch.trace_file) if launch.trace_file else None, self._metrics)
         self._saver = Saver(directory, job.spec.checkpoint.every_iterations, self._metrics)
         self._saver.progress = self._progress
+        self._saver.flush_trace = self._recorder.flush
         self._closing = ExitStack()
         try:
             self._loop = self._put_together(launch.key())
