@@ -191,6 +191,22 @@ def test_a_failed_job_is_not_evaluated():
     assert job.commit(0, finite=False).finish == ("Failed", "Diverged")
 
 
+def test_a_job_that_fails_during_an_evaluation_says_nothing_after_its_end():
+    job = every(1, workers=2, backups=0, deadline=600.0)
+    job.push(0, 1)
+    job.leave(1)
+    heard = job.tick(600)
+    assert heard.finish == ("Failed", "BelowQuorum")
+    assert type(heard.effects[-1]).__name__ == "Finish"
+
+
+def test_an_evaluation_that_runs_when_the_job_is_stopped_is_recorded_as_aborted():
+    job = every(1)
+    job.push(0, 1)
+    assert job.ask(stop=True).aborted == [0]
+    assert evaluations(job) == [(1, 0, "aborted: training has ended")]
+
+
 def test_suspension_ends_an_evaluation():
     job = every(1)
     job.push(0, 1)

@@ -18,11 +18,11 @@ def end(
     if state.verdict is not None:
         return
     state.verdict = Verdict(outcome, reason, message)
+    if state.evaluations.running is not None:
+        evaluating.abort(state, "training has ended")
     if outcome != "Succeeded" or state.evaluations.useless:
         finish(state)
         return
-    if state.evaluations.running is not None:
-        evaluating.abort(state, "training has ended")
     state.evaluations.ask(state.iteration, state.now, pausing=False)
 
 
@@ -40,8 +40,7 @@ def conclude(state: State) -> None:
 
 def stop(state: State) -> None:
     """Asked to stop, to go on later; what has been achieved already stands."""
-    if state.verdict is None:
-        state.verdict = Verdict("Suspended", "Stopped", f"stopped at iteration {state.iteration}")
+    end(state, "Suspended", "Stopped", f"stopped at iteration {state.iteration}")
     finish(state)
 
 

@@ -62,7 +62,8 @@ def watch(state: State) -> None:
         _end_below(state)
     elif found is Watch.SHRUNK and not state.begun:
         begin(state)
-    evaluating.watch(state)
+    if state.verdict is None:
+        evaluating.watch(state)
 
 
 def watch_suspension(state: State) -> None:
