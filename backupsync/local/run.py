@@ -78,8 +78,9 @@ def _begin(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options:
     )
     if directory.path.exists():
         directory.clear()
-    directory.create()
+    # First, as it may be refused: then nothing of the job is written.
     ownership.claim(checkpoints, job.metadata.name, facts.uid)
+    directory.create()
     directory.write_job(_with_checkpoint_path(job, checkpoints))
     directory.write_facts(facts)
     return Prepared(directory=directory, facts=facts, resumed_from=None)
