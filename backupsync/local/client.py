@@ -6,7 +6,6 @@ A thread of its own polls, so that a slow answer never holds up the engine.
 import http.client
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,13 +144,3 @@ def read_port(http_file: Path, epoch: int | None = None) -> int | None:
         return None
     port = document.get("port")
     return port if isinstance(port, int) else None
-
-
-def wait_for(predicate: Callable[[], bool], seconds: float, interval: float = 0.05) -> bool:
-    """Return whether `predicate` became true within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not predicate():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(interval)
-    return True

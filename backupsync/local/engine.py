@@ -78,7 +78,7 @@ class Engine:
 
     def run(self) -> JobStatus:
         """Run the job and return its last status. Raises Interrupted after the second Ctrl-C."""
-        with self._signals, _runtime_directory() as runtime:
+        with self._signals, _runtime_directory(self._directory.runtime_file) as runtime:
             self._launches = Launches(self._directory, self._facts, runtime, self._log_format)
             self._processes = ProcessTable(self._prepare)
             try:
@@ -213,13 +213,18 @@ class Engine:
 
 
 @contextmanager
-def _runtime_directory() -> Iterator[Path]:
+def _runtime_directory(note: Path) -> Iterator[Path]:
+    """Make the place of the run's sockets; remove the one that a killed engine left, as noted down."""
+    if note.exists():
+        shutil.rmtree(note.read_text(encoding="utf-8"), ignore_errors=True)
     # Short, and this user's alone: a socket's path holds at most 107 bytes (unix(7)).
     path = Path(tempfile.mkdtemp(prefix="backupsync-"))
+    note.write_text(str(path), encoding="utf-8")
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        note.unlink(missing_ok=True)
 
 
 def _key(directory: JobDirectory) -> bytes:

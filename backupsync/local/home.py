@@ -71,6 +71,8 @@ class JobDirectory:
         self.explanation_file = self.path / "explanation.json"
         self.trace_file = self.path / "trace.jsonl"
         self.report_file = self.path / "report.json"
+        self.runtime_file = self.path / "runtime"
+        """Where the sockets of the running engine lie."""
         self.logs = self.path / "logs"
         self.ports = self.path / "ports"
         self.checkpoints = self.path / "checkpoints"

@@ -67,7 +67,7 @@ def _plain(text: str) -> str:
         if record is None:
             lines.append(line)
             continue
-        lines.append(f"00:00:00.000 {record.get('level')} log: {record['message']}")
+        lines.append(f"00:00:00.000 {str(record.get('level')).upper()} log: {record['message']}")
         if record.get("traceback"):
             lines.append(str(record["traceback"]))
     return "\n".join(lines)

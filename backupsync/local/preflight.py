@@ -15,7 +15,7 @@ def torch_problems(job: BackupSyncJob) -> list[Problem]:
     """Return the problems of optimizer and schedule; none where torch is not installed."""
     try:
         # Not named in an import statement: the roles come in packages of their own.
-        validation = import_module("backupsync_aggregator.validation")
+        validation = import_module("backupsync_aggregator.tensors.validation")
     except ImportError:
         return []
     return [Problem(*problem) for problem in validation.validate_training(job.spec.training)]
