@@ -63,7 +63,7 @@ def wind_up(draft: Draft, *, since: float, dismissed: bool, reason: str) -> None
     """
     workers, aggregators = draft.there("worker"), draft.there("aggregator")
     waiting = dismissed and draft.now < since + DRAIN_SECONDS
-    leaving = [r for r in workers if waiting and not _lost(draft, r)]
+    leaving = [r for r in workers if waiting and not _lost(draft, r) and not _left_behind(draft, r)]
     for replica in workers:
         if replica not in leaving:
             draft.stop(replica, reason)
@@ -86,6 +86,13 @@ def _lost(draft: Draft, replica: Replica) -> bool:
     members = () if draft.aggregator is None else draft.aggregator.members
     pair = (replica.id.rank, replica.id.attempt)
     return any((m.rank, m.attempt) == pair and m.state == "Lost" for m in members)
+
+
+def _left_behind(draft: Draft, replica: Replica) -> bool:
+    """Whether the aggregator is gone and had not let it in before: it will never be told to leave."""
+    progress = draft.status.progress
+    joined = () if progress is None else ((m.rank, m.attempt) for m in progress.members)
+    return not draft.there("aggregator") and (replica.id.rank, replica.id.attempt) not in joined
 
 
 def _remove_exited(draft: Draft) -> None:

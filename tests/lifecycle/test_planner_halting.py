@@ -194,6 +194,15 @@ def test_workers_still_leaving_after_ctrl_c_have_a_while(make_world, actions_of)
     assert actions_of(world.look()) == ["Stop worker-0-1"]
 
 
+def test_a_worker_that_had_not_joined_before_the_aggregator_ended_is_not_waited_for(make_world, actions_of):
+    world = make_world(workers=1, backups=1).up()
+    world.stop_requested = True
+    del world.aggregator.members[(1, 1)]
+    world.look()
+    world.exit(world.epoch, 0)
+    assert actions_of(world.look()) == ["Stop worker-1-1"]
+
+
 def test_ctrl_c_before_anything_was_started_starts_nothing(make_world):
     world = make_world()
     world.stop_requested = True
