@@ -20,7 +20,7 @@ def test_streams_of_unequal_length_are_read_to_their_ends_and_the_last_updates_s
     assert len(updates) < 1000
     assert {(u.accepted, u.note) for u in updates} >= {(3, None), (2, "EndOfData")}
     assert all((u.accepted < u.required) == (u.note == "EndOfData") for u in updates)
-    read = {rank: 0 for rank in STREAMS}
+    read = dict.fromkeys(STREAMS, 0)
     for gradient in job.lines(Gradient):
         read[gradient.rank] += gradient.outcome == "accepted"
     assert read == STREAMS

@@ -63,7 +63,7 @@ def updates_without(job: EngineJob, rank: int) -> int:
 
 
 def knock(job: EngineJob) -> tuple[int, dict[str, int], dict[str, float], dict[str, str]]:
-    """Let in, or rather not: a second process of a worker, an attempt that is over, and one with another key."""
+    """Send in a second process of a worker, one of an attempt that is over, and one with another key."""
     wrong = job.directory / "wrong-key"
     wrong.write_text(secrets.token_bytes(32).hex())
     before = job.traced_iterations()

@@ -174,7 +174,7 @@ class EngineJob(LocalJob):
             "trace_file": str(scratch / "trace.jsonl"),
         } | changes
         job, facts = self.home.read_job(), self.home.read_facts()
-        launch = AggregatorLaunch(
+        return AggregatorLaunch(
             job=job.metadata.name,
             uid=facts.uid,
             manifest=job.model_dump(mode="json", by_alias=True),
@@ -184,7 +184,6 @@ class EngineJob(LocalJob):
             checkpoint_directory=facts.checkpoint_directory,
             **given,
         )
-        return launch
 
     def start_process(self, role: str, launch: WorkerLaunch | AggregatorLaunch, log: str) -> Any:
         """Start a process that the engine knows nothing of."""
