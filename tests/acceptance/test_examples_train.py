@@ -92,7 +92,7 @@ def digits(train: Callable[..., Trained]) -> Trained:
 
 @pytest.fixture(scope="module")
 def cnn(train: Callable[..., Trained]) -> Trained:
-    return train("cnn", epochs=4)
+    return train("cnn", epochs=6)
 
 
 @pytest.fixture(scope="module")
