@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import msgspec
 
 from backupsync.control import AggregatorStatus, Desired
-from backupsync_aggregator.transport import CannotBind
+from backupsync_aggregator.network.transport import CannotBind
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 _STALL_SECONDS: Final = 60.0

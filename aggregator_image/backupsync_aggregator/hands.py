@@ -1,5 +1,6 @@
 """The hands of the round: they do what its effects say, in order, and nothing else."""
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -8,16 +9,17 @@ import msgspec
 
 from backupsync.trace import Ended, Iteration
 from backupsync.wire import messages as wire
+from backupsync_aggregator.checkpoints.saver import Saver
 from backupsync_aggregator.clock import Clock
-from backupsync_aggregator.gradients import Gradients
-from backupsync_aggregator.logs import LOGGER
-from backupsync_aggregator.model_state import ModelState, WeightedGradient
-from backupsync_aggregator.peers import Peer, Peers
-from backupsync_aggregator.post import Post
-from backupsync_aggregator.recorder import Recorder, completed, finite_only
+from backupsync_aggregator.network.gradients import Gradients
+from backupsync_aggregator.network.peers import Peer, Peers
+from backupsync_aggregator.network.post import Post
 from backupsync_aggregator.round import effects
 from backupsync_aggregator.round.events import Member
-from backupsync_aggregator.saver import Saver
+from backupsync_aggregator.telemetry.recorder import Recorder, completed, finite_only
+from backupsync_aggregator.tensors.model_state import ModelState, WeightedGradient
+
+_log = logging.getLogger(__name__)
 
 Why = Literal["succeeded", "failed", "suspended", "fenced", "restart", "scaled"]
 _WHY: Final[dict[str, Why]] = {"Succeeded": "succeeded", "Failed": "failed", "Suspended": "suspended"}
@@ -81,7 +83,7 @@ class Hands:
                 wall_seconds=now - self._began,
             )
         )
-        LOGGER.info("%s: %s %s", finish.outcome, finish.reason, finish.message)
+        _log.info("%s: %s %s", finish.outcome, finish.reason, finish.message)
         self._recorder.flush()
         for peer in self._peers:
             self.bid_farewell(peer.member)

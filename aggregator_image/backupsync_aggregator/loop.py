@@ -8,20 +8,20 @@ import zmq
 
 from backupsync.control import Desired
 from backupsync.wire.frames import FrameError
-from backupsync_aggregator.admission import Rejected
+from backupsync_aggregator.checkpoints.saver import Saver
 from backupsync_aggregator.clock import Clock
 from backupsync_aggregator.control_server import Desk
 from backupsync_aggregator.hands import Hands
-from backupsync_aggregator.intake import Intake
-from backupsync_aggregator.joining import Joining
-from backupsync_aggregator.peers import Peers
-from backupsync_aggregator.post import Post
-from backupsync_aggregator.refusing import Refuser
+from backupsync_aggregator.network.admission import Rejected
+from backupsync_aggregator.network.intake import Intake
+from backupsync_aggregator.network.joining import Joining
+from backupsync_aggregator.network.peers import Peers
+from backupsync_aggregator.network.post import Post
+from backupsync_aggregator.network.refusing import Refuser
+from backupsync_aggregator.network.transport import Link
 from backupsync_aggregator.round import AnyRound
 from backupsync_aggregator.round.events import Desire, Event, Left, Member, Tick
-from backupsync_aggregator.saver import Saver
-from backupsync_aggregator.status import Publisher
-from backupsync_aggregator.transport import Link
+from backupsync_aggregator.telemetry.status import Publisher
 from backupsync_aggregator.wake import StopSignal, Wake
 
 _TICK_SECONDS: Final = 0.05

@@ -1,5 +1,6 @@
 """The aggregator's process: from its launch to its exit code."""
 
+import logging
 import socket
 from pathlib import Path
 
@@ -7,19 +8,21 @@ import torch
 from pydantic import ValidationError
 from setproctitle import setproctitle
 
+from backupsync import logs
 from backupsync.errors import BackupSyncError, CheckpointError, Fenced
 from backupsync.exits import Exit
 from backupsync.launch import AggregatorLaunch
 from backupsync.spec import BackupSyncJob
-from backupsync_aggregator.checkpoint import CheckpointDirectory, Loaded
-from backupsync_aggregator.logs import LOGGER, configure
+from backupsync_aggregator.checkpoints.checkpoint import CheckpointDirectory, Loaded
+from backupsync_aggregator.network.transport import CannotBind
 from backupsync_aggregator.service import CannotWrite, Service
-from backupsync_aggregator.transport import CannotBind
+
+_log = logging.getLogger(__name__)
 
 
 def main(launch: AggregatorLaunch) -> int:
     """Serve the job until it ends; return the exit code (see `backupsync.exits`)."""
-    configure(launch.log_format, launch.job)
+    logs.configure(launch.log_format, "aggregator", job=launch.job, epoch=launch.epoch)
     setproctitle(f"backupsync aggregator {launch.job}")
     try:
         return _serve(launch)
@@ -34,7 +37,7 @@ def main(launch: AggregatorLaunch) -> int:
     except MemoryError as error:
         return _give_up(Exit.OUT_OF_MEMORY, error)
     except Exception:
-        LOGGER.exception("a fault of ours ends this aggregator")
+        _log.exception("a fault of ours ends this aggregator")
         return Exit.CRASHED
 
 
@@ -76,17 +79,17 @@ def _take_over(
         raise CannotWrite(str(error)) from error
     loaded = directory.load_newest(job.spec)
     for skipped in loaded.skipped if loaded else ():
-        LOGGER.warning("checkpoint skipped: %s", skipped)
+        _log.warning("checkpoint skipped: %s", skipped)
     if loaded is None and launch.epoch > 1 and not followed:
         raise BackupSyncError(
             f"epoch {launch.epoch} finds neither checkpoint nor earlier claim in {path}: it would "
             "restart from 0; give it the directory its predecessor wrote to, or start the job anew"
         )
     if loaded is None and launch.epoch > 1:
-        LOGGER.warning("epoch %d starts from 0: nobody before it got as far as checkpoint 0", launch.epoch)
+        _log.warning("epoch %d starts from 0: nobody before it got as far as checkpoint 0", launch.epoch)
     return directory, loaded
 
 
 def _give_up(code: Exit, error: BaseException) -> int:
-    LOGGER.error("%s", error)
+    _log.error("%s", error)
     return int(code)

@@ -1,5 +1,6 @@
 """One aggregator, put together: sockets, disk, tensors and the round; started afresh or from a checkpoint."""
 
+import logging
 import platform
 from contextlib import ExitStack
 from contextlib import closing as closing_
@@ -19,28 +20,29 @@ from backupsync.spec import BackupSyncJob
 from backupsync.trace import Header, Resumed, read_trace
 from backupsync.wire.auth import derive_key
 from backupsync.wire.messages import RefusalCode
-from backupsync_aggregator.admission import Rejected
-from backupsync_aggregator.checkpoint import CheckpointDirectory, Loaded
+from backupsync_aggregator.checkpoints.checkpoint import CheckpointDirectory, Loaded
+from backupsync_aggregator.checkpoints.saver import Saver
 from backupsync_aggregator.clock import Clock
 from backupsync_aggregator.control_server import ControlServer, Desk
-from backupsync_aggregator.gradients import Gradients
 from backupsync_aggregator.hands import Hands
-from backupsync_aggregator.initial import InitialState
-from backupsync_aggregator.joining import Given, Identity, Joining
-from backupsync_aggregator.logs import LOGGER
 from backupsync_aggregator.loop import Loop, Parts, desire_of
-from backupsync_aggregator.metrics import Metrics
-from backupsync_aggregator.model_state import ModelState
-from backupsync_aggregator.peers import Peers
-from backupsync_aggregator.post import Post
-from backupsync_aggregator.recorder import Recorder
-from backupsync_aggregator.refusing import Refusals, Refuser
+from backupsync_aggregator.network.admission import Rejected
+from backupsync_aggregator.network.gradients import Gradients
+from backupsync_aggregator.network.initial import InitialState
+from backupsync_aggregator.network.joining import Given, Identity, Joining
+from backupsync_aggregator.network.peers import Peers
+from backupsync_aggregator.network.post import Post
+from backupsync_aggregator.network.refusing import Refusals, Refuser
+from backupsync_aggregator.network.transport import Link
 from backupsync_aggregator.round import AnyRound, Origin, ReplayRound, Round
 from backupsync_aggregator.round.events import DataLength
-from backupsync_aggregator.saver import Saver
-from backupsync_aggregator.status import JobIdentity, Publisher, Sources
-from backupsync_aggregator.transport import Link
+from backupsync_aggregator.telemetry.metrics import Metrics
+from backupsync_aggregator.telemetry.recorder import Recorder
+from backupsync_aggregator.telemetry.status import JobIdentity, Publisher, Sources
+from backupsync_aggregator.tensors.model_state import ModelState
 from backupsync_aggregator.wake import StopSignal, Wake
+
+_log = logging.getLogger(__name__)
 
 
 class CannotWrite(BackupSyncError):  # noqa: N818 -- what happened
@@ -164,7 +166,7 @@ class Service:
         except (BackupSyncError, MemoryError):
             raise
         except Exception as error:
-            LOGGER.exception("the worker's model cannot be trained here")
+            _log.exception("the worker's model cannot be trained here")
             raise Rejected(RefusalCode.UNSUPPORTED, f"the model cannot be trained: {error}"[:4096]) from error
 
     def _resume(self, loaded: Loaded) -> None:
@@ -177,7 +179,7 @@ class Service:
             next_ticket=self._round.next_ticket,
         )
         self._recorder.open(None if self._recorder.exists else self._header(), line)
-        LOGGER.info("epoch %d goes on from iteration %d", self._launch.epoch, loaded.iteration)
+        _log.info("epoch %d goes on from iteration %d", self._launch.epoch, loaded.iteration)
         self._train(loaded.model_state)
 
     def _train(self, model: ModelState) -> None:

@@ -12,7 +12,7 @@ from engine_job import EngineJob
 from backupsync.exits import Exit
 from backupsync.local.events import read_events
 from backupsync.trace import Iteration, Resumed
-from backupsync_aggregator.checkpoint import CheckpointDirectory
+from backupsync_aggregator.checkpoints.checkpoint import CheckpointDirectory
 
 FULL_FROM, FULL_UNTIL, CONTESTED_AT, END = 15, 25, 35, 45
 ROOM = 512 * 1024

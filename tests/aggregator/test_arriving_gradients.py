@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from backupsync.spec import JobSpec, WireDtype, WireSpec
 from backupsync.wire import messages as wire
 from backupsync.wire.schema import Schema, chunks
-from backupsync_aggregator.admission import Rejected
-from backupsync_aggregator.assembly import Assembly
-from backupsync_aggregator.gradients import Gradients, all_finite
-from backupsync_aggregator.model_state import ModelState
+from backupsync_aggregator.network.admission import Rejected
+from backupsync_aggregator.network.assembly import Assembly
+from backupsync_aggregator.network.gradients import Gradients, all_finite
 from backupsync_aggregator.round.events import Member
+from backupsync_aggregator.tensors.model_state import ModelState
 
 MEMBER = Member(0, 1)
 CHUNK = 4096

@@ -8,7 +8,7 @@ import pytest
 
 from backupsync.wire import messages as wire
 from backupsync_aggregator.control_server import ControlServer, Desk
-from backupsync_aggregator.transport import CannotBind, Link
+from backupsync_aggregator.network.transport import CannotBind, Link
 
 
 def free_port() -> int:

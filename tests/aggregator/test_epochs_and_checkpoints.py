@@ -13,7 +13,7 @@ from backupsync.errors import CheckpointError
 from backupsync.launch import to_environment
 from backupsync.trace import Ended, Gradient, Header, Resumed, read_trace
 from backupsync.wire import messages as wire
-from backupsync_aggregator.checkpoint import CheckpointDirectory
+from backupsync_aggregator.checkpoints.checkpoint import CheckpointDirectory
 
 SPARE = {"training": {"iterations": 6}, "checkpoint": {"everyIterations": 2}}
 

@@ -3,8 +3,8 @@
 import secrets
 
 from backupsync.wire import messages as wire
-from backupsync_aggregator.limits import DISMISSED_LIMIT, JOIN_SECONDS, UNPROVEN_LIMIT
-from backupsync_aggregator.peers import Peer, Peers
+from backupsync_aggregator.network.limits import DISMISSED_LIMIT, JOIN_SECONDS, UNPROVEN_LIMIT
+from backupsync_aggregator.network.peers import Peer, Peers
 from backupsync_aggregator.round.events import Member
 
 LONG = {"training": {"iterations": 1000}}

@@ -1,7 +1,7 @@
 """Checkpoints in relation to the trace."""
 
-from backupsync_aggregator.metrics import Metrics
-from backupsync_aggregator.saver import Saver
+from backupsync_aggregator.checkpoints.saver import Saver
+from backupsync_aggregator.telemetry.metrics import Metrics
 
 
 class Directory:

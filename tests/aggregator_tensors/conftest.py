@@ -10,7 +10,7 @@ from torch import nn
 from backupsync.spec import JobSpec
 from backupsync.wire.messages import TensorEntry
 from backupsync.wire.schema import ITEM_BYTES, Schema, Slot
-from backupsync_aggregator.model_state import ModelState, WeightedGradient
+from backupsync_aggregator.tensors.model_state import ModelState, WeightedGradient
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import torch
 
 from backupsync.errors import CheckpointError
 from backupsync.wire.schema import Schema
-from backupsync_aggregator.checkpoint import DOCUMENT, STATE, SUMS, CheckpointDirectory
-from backupsync_aggregator.model_state import ModelState, WeightedGradient
+from backupsync_aggregator.checkpoints.checkpoint import DOCUMENT, STATE, SUMS, CheckpointDirectory
+from backupsync_aggregator.tensors.model_state import ModelState, WeightedGradient
 
 JOBS = {
     "SGD with momentum": {"optimizer": {"name": "SGD", "momentum": 0.9}},
@@ -231,7 +231,7 @@ def test_an_average_may_be_asked_for_later_and_given_up_again(toys, tmp_path):
 
 
 def test_a_checkpoint_of_a_later_format_is_refused(toys, tmp_path, monkeypatch):
-    monkeypatch.setattr("backupsync_aggregator.snapshot.FORMAT", 2)
+    monkeypatch.setattr("backupsync_aggregator.checkpoints.snapshot.FORMAT", 2)
     directory = claimed(tmp_path)
     directory.save(1, fresh(toys, toys.spec()), {})
     monkeypatch.undo()

@@ -8,9 +8,9 @@ import pytest
 
 from backupsync.errors import CheckpointError, Fenced
 from backupsync.wire.schema import Schema
-from backupsync_aggregator.checkpoint import CheckpointDirectory
-from backupsync_aggregator.claims import Claims
-from backupsync_aggregator.model_state import ModelState
+from backupsync_aggregator.checkpoints.checkpoint import CheckpointDirectory
+from backupsync_aggregator.checkpoints.claims import Claims
+from backupsync_aggregator.tensors.model_state import ModelState
 
 
 def directory(path: Path, epoch: int) -> CheckpointDirectory:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from backupsync.wire.messages import TensorEntry
 from backupsync.wire.schema import Schema
-from backupsync_aggregator.sections import MasterStore, copy_in, spans
+from backupsync_aggregator.tensors.sections import MasterStore, copy_in, spans
 
 TRAINABLE = st.tuples(
     st.sampled_from(["float32", "float64", "bfloat16", "float16"]),

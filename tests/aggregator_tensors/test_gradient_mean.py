@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from backupsync.wire.messages import TensorEntry
 from backupsync.wire.schema import Schema
-from backupsync_aggregator.averaging import BLOCK_ELEMENTS, BufferMean, GradientMean, WeightedGradient
+from backupsync_aggregator.tensors.averaging import BLOCK_ELEMENTS, BufferMean, GradientMean, WeightedGradient
 
 PAIR = Schema(
     (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backupsync.spec import OptimizerSpec, ScheduleSpec, TrainingSpec
-from backupsync_aggregator.schedule import LearningRate, schedule_problems
+from backupsync_aggregator.tensors.schedule import LearningRate, schedule_problems
 
 REFERENCE, BATCH = 4, 8
 ITERATION = REFERENCE * BATCH

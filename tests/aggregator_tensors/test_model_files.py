@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from backupsync_aggregator.checkpoint import CheckpointDirectory
+from backupsync_aggregator.checkpoints.checkpoint import CheckpointDirectory
 
 
 class Everything(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 from backupsync.errors import BackupSyncError
 from backupsync.spec import ManifestError
 from backupsync.wire.schema import Schema
-from backupsync_aggregator.model_state import ModelState, WeightedGradient
+from backupsync_aggregator.tensors.model_state import ModelState, WeightedGradient
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -5,9 +5,9 @@ import torch
 
 from backupsync.spec import ManifestError, OptimizerSpec
 from backupsync.wire.schema import Schema
-from backupsync_aggregator.model_state import ModelState, WeightedGradient
-from backupsync_aggregator.optimizer import optimizer_classes
-from backupsync_aggregator.optimizer_checks import optimizer_problems
+from backupsync_aggregator.tensors.model_state import ModelState, WeightedGradient
+from backupsync_aggregator.tensors.optimizer import optimizer_classes
+from backupsync_aggregator.tensors.optimizer_checks import optimizer_problems
 
 RUNNABLE = sorted(set(optimizer_classes()) - {"LBFGS", "SparseAdam"})
 LATE = {"SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.9, "centered": True}, "Adam": {"amsgrad": True}}

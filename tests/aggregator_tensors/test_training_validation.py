@@ -4,7 +4,7 @@ import pytest
 
 from backupsync.errors import BackupSyncError
 from backupsync.wire.schema import Schema
-from backupsync_aggregator.validation import check_training, validate_training
+from backupsync_aggregator.tensors.validation import check_training, validate_training
 
 
 def test_a_sound_training_section_has_no_problems(toys):

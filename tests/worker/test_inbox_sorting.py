@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from backupsync.wire.messages import AbortEvaluation, Assign, Evaluate, Parameters, Stale
 from backupsync.wire.schema import chunks
-from backupsync_worker.inbox import Inbox, Section
+from backupsync_worker.connection.inbox import Inbox, Section
 
 TOTAL = 100
 

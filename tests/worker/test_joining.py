@@ -9,8 +9,8 @@ from backupsync.errors import BackupSyncError, Refused
 from backupsync.exits import Exit
 from backupsync.wire.auth import aggregator_proof, matches, worker_proof
 from backupsync.wire.messages import Challenge, Hello, Proof, Ready, RefusalCode, Stale, Verdict, Welcome
-from backupsync_worker.link import ConnectionLost, resolve
-from backupsync_worker.membership import exit_code
+from backupsync_worker.connection.link import ConnectionLost, resolve
+from backupsync_worker.connection.membership import exit_code
 
 QUICK = {"workers": 2, "wire": {"heartbeatSeconds": 0.05, "timeoutSeconds": 0.4}}
 

@@ -18,7 +18,7 @@ from backupsync.wire.messages import (
     RefusalCode,
 )
 from backupsync.wire.messages import Refused as RefusedMessage
-from backupsync_worker.membership import StartAgain
+from backupsync_worker.connection.membership import StartAgain
 
 QUICK = {"workers": 2, "wire": {"heartbeatSeconds": 0.05, "timeoutSeconds": 0.6}}
 

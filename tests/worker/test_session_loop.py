@@ -9,9 +9,9 @@ from torch import nn
 
 from backupsync.errors import ProgramError
 from backupsync.wire.messages import Abandoned, Chunk, Commit, Exhausted, Goodbye, Initial, InitialDone, Ready
-from backupsync_worker.batches import Batches
-from backupsync_worker.compute import compute_gradient
-from backupsync_worker.flat_model import FlatModel
+from backupsync_worker.data.batches import Batches
+from backupsync_worker.tensors.compute import compute_gradient
+from backupsync_worker.tensors.flat_model import FlatModel
 
 TRAINING = {"iterations": 10, "batchSize": 4, "seed": 3, "optimizer": {"name": "SGD", "lr": 0.1}}
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 from backupsync.errors import BackupSyncError, ProgramError
-from backupsync_worker.device import autocast_dtype, resolve_device, to_device
+from backupsync_worker.tensors.device import autocast_dtype, resolve_device, to_device
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 Pair = namedtuple("Pair", ["image", "label"])

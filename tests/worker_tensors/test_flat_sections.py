@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from backupsync.errors import ProgramError
-from backupsync_worker.flat_model import FlatModel
+from backupsync_worker.tensors.flat_model import FlatModel
 
 CHUNK = 4096
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from backupsync_worker.batches import Batches
-from backupsync_worker.compute import compute_gradient
-from backupsync_worker.device import resolve_device, to_device
-from backupsync_worker.flat_model import FlatModel
-from backupsync_worker.seeding import preserved, seed_everything
+from backupsync_worker.data.batches import Batches
+from backupsync_worker.tensors.compute import compute_gradient
+from backupsync_worker.tensors.device import resolve_device, to_device
+from backupsync_worker.tensors.flat_model import FlatModel
+from backupsync_worker.tensors.seeding import preserved, seed_everything
 
 pytestmark = [
     pytest.mark.gpu,

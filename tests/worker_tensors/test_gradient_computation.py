@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from backupsync.errors import ProgramError
-from backupsync_worker.batches import Batches, MicroBatch
-from backupsync_worker.compute import Abandon, Computed, clip_scale, compute_gradient
-from backupsync_worker.flat_model import FlatModel
+from backupsync_worker.data.batches import Batches, MicroBatch
+from backupsync_worker.tensors.compute import Abandon, Computed, clip_scale, compute_gradient
+from backupsync_worker.tensors.flat_model import FlatModel
 
 ELSEWHERE = """
 import hashlib, sys, torch
 from torch import nn
 from torch.utils.data import TensorDataset
-from backupsync_worker.batches import Batches
-from backupsync_worker.compute import compute_gradient
-from backupsync_worker.flat_model import FlatModel
-from backupsync_worker.seeding import seed_everything
+from backupsync_worker.data.batches import Batches
+from backupsync_worker.tensors.compute import compute_gradient
+from backupsync_worker.tensors.flat_model import FlatModel
+from backupsync_worker.tensors.seeding import seed_everything
 
 torch.set_num_threads(1)
 seed_everything(4, "init")

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from backupsync.errors import ProgramError
-from backupsync_worker.flat_model import FlatModel
+from backupsync_worker.tensors.flat_model import FlatModel
 
 CHUNK = 4096
 
@@ -328,7 +328,7 @@ class SlowCopy:
 @pytest.fixture
 def slow(monkeypatch) -> SlowCopier:
     copier = SlowCopier()
-    monkeypatch.setattr("backupsync_worker.gradient.copier_for", lambda device: copier)
+    monkeypatch.setattr("backupsync_worker.tensors.gradient.copier_for", lambda device: copier)
     return copier
 
 

@@ -16,8 +16,8 @@ import torch
 
 from backupsync.errors import ProgramError
 from backupsync.spec.training import LoaderSpec
-from backupsync_worker.batches import Batches, EndOfData
-from backupsync_worker.loader import LoaderDied
+from backupsync_worker.data.batches import Batches, EndOfData
+from backupsync_worker.data.loader import LoaderDied
 
 MODULE = """
 import os, random
@@ -81,7 +81,7 @@ import os
 import torch
 from torch.utils.data import Dataset, TensorDataset
 from backupsync.spec.training import LoaderSpec
-from backupsync_worker.batches import Batches
+from backupsync_worker.data.batches import Batches
 
 print("the script runs")
 
@@ -104,7 +104,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from loader_data import Hangs
 from backupsync.spec.training import LoaderSpec
-from backupsync_worker.batches import Batches
+from backupsync_worker.data.batches import Batches
 
 if __name__ == "__main__":
     Batches(Hangs(sys.argv[2]), 4, seed=1, loader=LoaderSpec(workers=1)).get(0)

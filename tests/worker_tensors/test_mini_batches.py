@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from backupsync.errors import ProgramError
-from backupsync_worker.batches import Batches, EndOfData, MicroBatch
+from backupsync_worker.data.batches import Batches, EndOfData, MicroBatch
 
 TEN = list(range(10))
 

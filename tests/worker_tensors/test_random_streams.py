@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from backupsync_worker.seeding import preserved, seed_everything, stream_seed
+from backupsync_worker.tensors.seeding import preserved, seed_everything, stream_seed
 
 DRAW = """
 import random, numpy as np, torch
 from torch import nn
-from backupsync_worker.seeding import seed_everything
+from backupsync_worker.tensors.seeding import seed_everything
 seed_everything(7, "compute", 12)
 print(random.random(), np.random.rand(), torch.rand(1).item(), nn.functional.dropout(torch.ones(16)).tolist())
 """

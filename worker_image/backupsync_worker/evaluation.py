@@ -14,8 +14,8 @@ from backupsync.errors import ProgramError
 from backupsync.spec import JobSpec
 from backupsync.wire.frames import Buffer
 from backupsync.wire.messages import Evaluated
-from backupsync_worker.flat_model import FlatModel
-from backupsync_worker.seeding import preserved, seed_everything
+from backupsync_worker.tensors.flat_model import FlatModel
+from backupsync_worker.tensors.seeding import preserved, seed_everything
 
 MAX_METRICS = 64
 _MAX_NAME = 512

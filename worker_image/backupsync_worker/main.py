@@ -14,7 +14,7 @@ from backupsync.errors import BackupSyncError, ProgramError, Refused
 from backupsync.exits import Exit
 from backupsync.launch import WorkerLaunch, to_environment
 from backupsync.spec import BackupSyncJob, ProgramSpec
-from backupsync_worker.membership import StartAgain, exit_code
+from backupsync_worker.connection.membership import StartAgain, exit_code
 from backupsync_worker.program import Program, load_program, make_model
 from backupsync_worker.session import Session, current, join
 from backupsync_worker.signals import STOP

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from backupsync.errors import ProgramError
 from backupsync.spec.job import ProgramSpec
-from backupsync_worker.seeding import seed_everything
+from backupsync_worker.tensors.seeding import seed_everything
 
 _PASS: Final = (ProgramError, MemoryError, torch.OutOfMemoryError)
 """Said well enough already, or no fault of the program's."""

@@ -18,16 +18,16 @@ from backupsync.errors import ProgramError
 from backupsync.exits import Exit
 from backupsync.launch import WorkerLaunch, from_environment
 from backupsync.spec import BackupSyncJob
-from backupsync_worker.batches import EndOfData
-from backupsync_worker.compute import autocasting
-from backupsync_worker.device import resolve_device
+from backupsync_worker.connection.link import ConnectionLost
+from backupsync_worker.connection.membership import Membership, Model
+from backupsync_worker.data.batches import EndOfData
 from backupsync_worker.evaluation import MAX_METRICS, Evaluator, numbers
-from backupsync_worker.flat_model import FlatModel
-from backupsync_worker.link import ConnectionLost
-from backupsync_worker.membership import Membership, Model
 from backupsync_worker.metrics import MetricsServer, WorkerMetrics
-from backupsync_worker.seeding import seed_everything
 from backupsync_worker.signals import STOP, Stop, Stopped
+from backupsync_worker.tensors.compute import autocasting
+from backupsync_worker.tensors.device import resolve_device
+from backupsync_worker.tensors.flat_model import FlatModel
+from backupsync_worker.tensors.seeding import seed_everything
 from backupsync_worker.turns import Turns
 from backupsync_worker.work import Work
 

@@ -10,13 +10,13 @@ from backupsync.launch import WorkerLaunch
 from backupsync.spec import JobSpec
 from backupsync.wire.frames import Buffer
 from backupsync.wire.messages import Abandoned, Assign, Evaluate, Evaluated, Exhausted, Leave
-from backupsync_worker.batches import Batches, EndOfData
+from backupsync_worker.connection.link import ConnectionLost
+from backupsync_worker.connection.membership import Membership
+from backupsync_worker.data.batches import Batches, EndOfData
 from backupsync_worker.evaluation import Evaluator, Interrupted
-from backupsync_worker.flat_model import FlatModel
-from backupsync_worker.link import ConnectionLost
-from backupsync_worker.membership import Membership
 from backupsync_worker.pacing import Pacer
 from backupsync_worker.signals import Stopped
+from backupsync_worker.tensors.flat_model import FlatModel
 from backupsync_worker.timing import Stopwatch
 from backupsync_worker.work import Work
 

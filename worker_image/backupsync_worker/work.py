@@ -9,13 +9,13 @@ from backupsync.errors import ProgramError
 from backupsync.inject import InjectedStep
 from backupsync.spec import JobSpec
 from backupsync.wire.messages import Abandoned, Assign, Chunk, Commit
-from backupsync_worker.batches import MicroBatch
-from backupsync_worker.compute import Abandon, Accumulation, Computed, clip_scale
-from backupsync_worker.flat_model import FlatModel
-from backupsync_worker.link import ConnectionLost
-from backupsync_worker.membership import Membership
+from backupsync_worker.connection.link import ConnectionLost
+from backupsync_worker.connection.membership import Membership
+from backupsync_worker.data.batches import MicroBatch
 from backupsync_worker.pacing import hold_after_backward, hold_before_backward
 from backupsync_worker.signals import Stopped
+from backupsync_worker.tensors.compute import Abandon, Accumulation, Computed, clip_scale
+from backupsync_worker.tensors.flat_model import FlatModel
 from backupsync_worker.timing import Stopwatch
 
 

@@ -1,0 +1,1 @@
+"""Seen from outside: the trace, the metrics, the status."""

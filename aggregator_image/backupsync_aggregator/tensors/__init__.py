@@ -1,0 +1,1 @@
+"""The job's tensors: parameters, optimizer, schedule, average. No sockets, no files."""

@@ -1,0 +1,1 @@
+"""The wire's side: one connection after the other, and what was said on it."""

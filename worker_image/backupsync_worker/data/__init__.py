@@ -1,0 +1,1 @@
+"""Mini-batches as a function of seed and ticket."""
