@@ -14,7 +14,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "BackupSync needs Python 3.11 or newer, this is %s: set PYTHON=/path/to/python3.11" % sys.version.split()[0])'
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "This Python has no venv: install it (Debian: apt-get install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo 'Installing into $(VENV): torch is large, this takes some minutes'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: setup ## Train the digits three ways under stragglers, side by side: out/demo/demo.png
@@ -24,7 +25,7 @@ test: setup ## Run every test that needs neither root nor cluster
 	$(BIN)/python -m pytest
 
 test-all: ## Run the tests on Python 3.11 to 3.13, and on the lowest versions of the dependencies
-	$(PYTHON) tests/matrix.py
+	$(PYTHON) tests/matrix.py $(ROWS) --args='$(ARGS)'
 
 lint: setup ## Run ruff, mypy --strict and import-linter
 	$(BIN)/ruff check .
