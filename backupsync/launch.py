@@ -71,6 +71,8 @@ class AggregatorLaunch(_Launch, frozen=True, kw_only=True):
     epoch: int
     desired: dict[str, Any]
     """Initial desired state (see backupsync.control.Desired)."""
+    begun: bool | None = None
+    """Whether an earlier epoch was seen to train, so that it must be gone on from; None: nobody can say."""
     checkpoint_directory: str | None = None
     http_host: str = "127.0.0.1"
     http_port: int = 0

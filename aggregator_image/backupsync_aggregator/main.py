@@ -64,7 +64,7 @@ def _take_over(
 ) -> tuple[CheckpointDirectory | None, Loaded | None]:
     """Claim the checkpoint directory and read the newest checkpoint. Never restarts from 0 in silence."""
     if launch.checkpoint_directory is None:
-        if launch.epoch > 1:
+        if _must_go_on(launch, followed=False):
             raise BackupSyncError(
                 f"epoch {launch.epoch} cannot go on without spec.checkpoint.path: what the aggregator before "
                 "it had trained is lost; set one, or start the job anew"
@@ -80,14 +80,23 @@ def _take_over(
     loaded = directory.load_newest(job.spec)
     for skipped in loaded.skipped if loaded else ():
         _log.warning("checkpoint skipped: %s", skipped)
-    if loaded is None and launch.epoch > 1 and not followed:
+    if loaded is None and _must_go_on(launch, followed=followed > 0):
         raise BackupSyncError(
-            f"epoch {launch.epoch} finds neither checkpoint nor earlier claim in {path}: it would "
+            f"epoch {launch.epoch} finds no checkpoint in {path}, though there must be one: it would "
             "restart from 0; give it the directory its predecessor wrote to, or start the job anew"
         )
     if loaded is None and launch.epoch > 1:
         _log.warning("epoch %d starts from 0: nobody before it got as far as checkpoint 0", launch.epoch)
     return directory, loaded
+
+
+def _must_go_on(launch: AggregatorLaunch, *, followed: bool) -> bool:
+    """Whether starting from 0 would lose what an earlier epoch trained.
+
+    Whoever started us may have seen it train. Else a claim in the directory says that it is the right one, and
+    that nobody got as far as checkpoint 0.
+    """
+    return launch.epoch > 1 and (not followed if launch.begun is None else launch.begun)
 
 
 def _give_up(code: Exit, error: BaseException) -> int:

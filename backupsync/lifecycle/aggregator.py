@@ -28,15 +28,9 @@ def durable(draft: Draft) -> bool:
     return checkpoint.path is not None or checkpoint.volume_claim_template is not None
 
 
-def begun(draft: Draft) -> bool:
-    """Whether training had begun, as last seen: there is something to lose."""
-    progress = draft.status.progress
-    return progress is not None and progress.iteration > 0
-
-
 def can_come_back(draft: Draft) -> bool:
     """Whether a next epoch can go on where the last one ended; otherwise the job has failed by this call."""
-    if durable(draft) or not begun(draft):
+    if durable(draft) or not draft.status.begun:
         return True
     iteration = draft.status.progress.iteration if draft.status.progress else 0
     draft.fail(
@@ -124,7 +118,7 @@ def _watch_silence(draft: Draft, replica: Replica) -> None:
     if draft.now < since + patience:
         draft.wake(since + patience)
         draft.note(f"{name_of(replica.id)} runs but does not answer: it may come back until replaced")
-    elif not durable(draft) and begun(draft):
+    elif not durable(draft) and draft.status.begun:
         draft.note(f"{name_of(replica.id)} does not answer, yet with no checkpoint ending it would lose all")
     else:
         draft.stop(replica, f"it did not answer for {patience:g} s", grace_seconds=0.0)

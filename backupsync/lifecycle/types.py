@@ -147,6 +147,11 @@ class JobStatus(Struct, frozen=True, kw_only=True):
     progress: AggregatorStatus | None = None
     """Last answer of the aggregator: kept so that a finished job still shows its figures."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether training had begun, as last seen: there is something to lose."""
+        return self.progress is not None and self.progress.iteration > 0
+
 
 class Start(Struct, frozen=True, tag=True):
     """Create the process or pod. A no-op when it runs; one that exited with 75 is started again in place,

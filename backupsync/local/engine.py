@@ -175,7 +175,8 @@ class Engine:
     def _prepare(self, replica: ReplicaId, starts: int) -> Spawn:
         if replica.role == "worker":
             return self._launches.worker(self._job, replica, starts)
-        return self._launches.aggregator(self._job, replica, self._status.desired or _desired(self._job))
+        desired = self._status.desired or _desired(self._job)
+        return self._launches.aggregator(self._job, replica, desired, begun=self._status.begun)
 
     def _over(self) -> bool:
         ended = self._status.phase in FINISHED or self._signals.requested

@@ -77,8 +77,8 @@ class Launches:
         )
         return Spawn(launch, self._directory.worker_log(replica.rank, replica.attempt, start))
 
-    def aggregator(self, job: BackupSyncJob, replica: ReplicaId, desired: Desired) -> Spawn:
-        """Return the spawn of the aggregator; its attempt is its epoch."""
+    def aggregator(self, job: BackupSyncJob, replica: ReplicaId, desired: Desired, *, begun: bool) -> Spawn:
+        """Return the spawn of the aggregator; its attempt is its epoch. `begun`: an earlier one trained."""
         epoch = replica.attempt
         http_file = self._directory.http_file(epoch)
         http_file.unlink(missing_ok=True)
@@ -91,6 +91,7 @@ class Launches:
             log_format=self._log_format,
             epoch=epoch,
             desired=msgspec.to_builtins(desired),
+            begun=begun,
             checkpoint_directory=self._facts.checkpoint_directory,
             http_file=str(http_file),
             trace_file=str(self._directory.trace_file),

@@ -77,6 +77,22 @@ def test_a_later_epoch_starts_from_0_where_nobody_got_as_far_as_checkpoint_0(sta
     assert join(second, 0, joined=False).join().send_initial
 
 
+@pytest.mark.parametrize("directory", [None, "empty"])
+def test_a_later_epoch_starts_from_0_where_no_earlier_one_was_seen_to_train(start, join, tmp_path, directory):
+    place = None if directory is None else str(tmp_path / directory)
+    second = start(checkpoint_directory=place, epoch=2, begun=False)
+    assert join(second, 0, joined=False).join().send_initial
+
+
+def test_a_later_epoch_does_not_start_from_0_where_checkpoints_are_gone_and_only_claims_are_left(
+    start, tmp_path, capfd
+):
+    out = str(tmp_path / "out")
+    assert start(checkpoint_directory=out).stop() == 0
+    assert start(checkpoint_directory=out, epoch=2, begun=True).exit_code() == 65
+    assert "no checkpoint" in capfd.readouterr().err
+
+
 def test_an_epoch_that_was_claimed_before_is_fenced(start, tmp_path):
     out = str(tmp_path / "out")
     start(checkpoint_directory=out).until_status(lambda s: True, "the first")
