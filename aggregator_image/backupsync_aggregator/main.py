@@ -93,8 +93,8 @@ def _take_over(
 def _must_go_on(launch: AggregatorLaunch, *, followed: bool) -> bool:
     """Whether starting from 0 would lose what an earlier epoch trained.
 
-    Whoever started us may have seen it train. Else a claim in the directory says that it is the right one, and
-    that nobody got as far as checkpoint 0.
+    Whoever started us may have seen it train. Else a claim in the directory says that it is the right one,
+    and that nobody got as far as checkpoint 0.
     """
     return launch.epoch > 1 and (not followed if launch.begun is None else launch.begun)
 
