@@ -15,10 +15,11 @@ HEAD = """\
 
 # Metrics
 
-Every process of a job serves `/metrics`; `backupsync metrics JOB --local` prints where, and with `-o json` as targets
-for Prometheus' `file_sd`. Names follow the Prometheus conventions: base units, `_total` for counters. No label says
-which job or pod a series is of: that is for the target labels of whoever scrapes it. `rank` and `attempt` name a
-worker's slot and process; they are as many as the job has workers, and the series of an attempt end with it.
+Every process of a job serves `/metrics`; `backupsync metrics JOB --local` prints where, and with `-o json` as
+targets for Prometheus' `file_sd`. Names follow the Prometheus conventions: base units, `_total` for counters.
+No label says which job or pod a series is of: that is for the target labels of whoever scrapes it. `rank` and
+`attempt` name a worker's slot and process; they are as many as the job has workers, and the series of an
+attempt end with it.
 """
 
 
