@@ -19,7 +19,7 @@ from backupsync.local.observer import Silent
 from backupsync.local.run import RunOptions, prepare, start
 from backupsync.report.history import History
 from backupsync.spec import BackupSyncJob
-from backupsync.trace import Gradient, Header, read_trace
+from backupsync.trace import Ended, Gradient, Header, read_trace
 from backupsync_aggregator.service import versions
 
 _FREE = ("worker", "aggregator", "checkpoint", "runPolicy", "stragglers", "security")
@@ -60,9 +60,7 @@ def _verdict(history: History, status: JobStatus, again: History | None) -> int:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     ended = again.ended if again is not None else None
     if again is None or ended is None or status.phase != "Succeeded":
-        progress = status.progress
-        why = ended.message if ended is not None else progress.message if progress is not None else ""
-        console.print(f"replay failed: {why or _reason(status)}", markup=False)
+        console.print(f"replay failed: {_why(status, ended)}", markup=False)
         return 1
     if again.header.initial_digest != history.header.initial_digest:
         console.print("replay differs: the initial parameters are others than in the traced run")
@@ -80,6 +78,15 @@ def _verdict(history: History, status: JobStatus, again: History | None) -> int:
         return 1
     console.print(f"recomputed {count} iterations to the same parameters, bit for bit: sha256 {digest}")
     return 0
+
+
+def _why(status: JobStatus, ended: Ended | None) -> str:
+    """What the aggregator gave as the reason; where it was only told to stop, what the engine did."""
+    if ended is not None and ended.outcome == "Failed":
+        return ended.message
+    progress = status.progress
+    said = progress.message if progress is not None and progress.phase == "Failed" else ""
+    return said or _reason(status)
 
 
 def _reason(status: JobStatus) -> str:

@@ -123,10 +123,41 @@ def test_whatever_comes_out_differently_ends_the_replay_with_both_values(changes
     assert not hands.of(Apply)
 
 
+@pytest.mark.parametrize("event", [events.Left(Member(0, 1), "its connection is gone"), None])
+def test_a_worker_that_joins_again_is_handed_the_same_gradient_again(event):
+    hands = Hands([accepted(0, 0, 7)], [update(0, 1)])
+    if event is not None:
+        assert not hands.on(event)
+    hands.on(events.Joined(Member(0, 1), 0))
+    assert [a.ticket for a in hands.of(Assign)] == [7]
+    hands.on(events.Ready(Member(0, 1), -1))
+    again = hands.of(Assign)[1]
+    assert (again.ticket, again.send_parameters) == (7, True)
+    hands.commit(0)
+    assert hands.finish.outcome == "Succeeded"
+
+
+def test_a_gradient_that_came_before_its_worker_was_lost_is_kept():
+    hands = Hands([accepted(0, 0, 0, place=0), accepted(0, 1, 1, place=1)], [update(0, 2)])
+    hands.commit(0)
+    hands.on(events.Left(Member(0, 1), "its connection is gone"))
+    hands.commit(1)
+    assert len(hands.of(Apply)) == 1
+    assert hands.finish.outcome == "Succeeded"
+
+
+def test_a_gradient_whose_parameters_are_gone_cannot_be_repeated():
+    gradients = [accepted(0, 0, 0), accepted(0, 1, 1, applied_at=1)]
+    hands = Hands(gradients, [update(0, 1), update(1, 1)])
+    hands.commit(0)
+    hands.on(events.Left(Member(1, 1), "its connection is gone"))
+    assert (hands.finish.outcome, hands.finish.reason) == ("Failed", "ReplayWorkerLost")
+    assert "iteration 0" in hands.finish.message
+
+
 @pytest.mark.parametrize(
     ("event", "reason"),
     [
-        (events.Left(Member(0, 1), "killed"), "ReplayWorkerLost"),
         (events.Exhausted(Member(0, 1), 0, 0), "ReplayDataDiffers"),
         (events.Desire((), 1, 0, stop=True), "Stopped"),
     ],

@@ -107,13 +107,14 @@ class ReplayRound:
         self._now, self._effects = now, []
         match event:
             case events.Joined(member, start):
+                self._take_back(member, "joined again")
                 self._seats[member.rank] = Seat(member, start=start, live=True)
             case events.Ready(member, holds):
                 self._ready(member, holds)
             case events.Committed():
                 self._committed(event)
             case events.Left(member, detail):
-                self._fail("WorkerLost", f"worker {member.rank} left in the middle of the replay: {detail}")
+                self._left(member, detail)
             case events.Exhausted(member, iteration, ticket):
                 self._fail("DataDiffers", f"iteration {iteration}: ticket {ticket} has no data any more")
             case events.Desire() if event.stop or event.suspend:
@@ -126,20 +127,44 @@ class ReplayRound:
 
     def _ready(self, member: Member, holds: int) -> None:
         seat = self._seats.get(member.rank)
-        if seat is not None and member.rank not in self._computing:
+        if seat is not None and seat.member == member and member.rank not in self._computing:
             seat.holds = holds
             self._waiting.add(member.rank)
+
+    def _left(self, member: Member, detail: str) -> None:
+        """A connection broke: the worker joins again, and a process that died is the engine's to judge."""
+        seat = self._seats.get(member.rank)
+        if seat is not None and seat.member == member:
+            self._take_back(member, detail)
+            del self._seats[member.rank]
+
+    def _take_back(self, member: Member, why: str) -> None:
+        """Hand out again what the rank was computing, while the parameters for it are still there."""
+        rank = member.rank
+        self._waiting.discard(rank)
+        gradient = self._computing.pop(rank, None)
+        if gradient is None:
+            return
+        self._todo[rank].appendleft(gradient)
+        if gradient.iteration != self.iteration:
+            self._fail(
+                "WorkerLost",
+                f"worker {rank} ({why}) cannot repeat its gradient of iteration {gradient.iteration}: "
+                f"the replay is at {self.iteration}; start it once more",
+            )
 
     def _committed(self, event: events.Committed) -> None:
         commit, rank = event.commit, event.member.rank
         expected = self._computing.get(rank)
+        seat = self._seats.get(rank)
+        if seat is None or seat.member != event.member:
+            return
         if expected is None or (expected.iteration, expected.ticket) != (commit.iteration, commit.ticket):
             return
         if problem := _difference(event, expected):
             self._fail("Diverged", f"iteration {expected.iteration}, rank {rank}: {problem}")
             return
         del self._computing[rank]
-        seat = self._seats[rank]
         seat.assignment = None
         seat.accepted += 1
         seat.commits += 1
