@@ -22,8 +22,8 @@ StateDir = Annotated[
     typer.Option(
         "--state-dir",
         metavar="DIRECTORY",
-        help="Directory of local state. [default: $BACKUPSYNC_HOME, else $XDG_STATE_HOME/backupsync, "
-        "else ~/.local/state/backupsync]",
+        help="Directory of local state. (default: $BACKUPSYNC_HOME, else $XDG_STATE_HOME/backupsync, "
+        "else ~/.local/state/backupsync)",
         show_default=False,
     ),
 ]
