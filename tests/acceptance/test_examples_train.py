@@ -113,7 +113,7 @@ def test_bfloat16_on_the_wire_reaches_about_the_same_loss(
     digits: Trained, train: Callable[..., Trained]
 ) -> None:
     half = train("digits", "bfloat16", iterations=300)
-    assert half.loss() == pytest.approx(digits.loss(), abs=0.05)
+    assert half.loss() == pytest.approx(digits.loss(), abs=0.08)
     assert half.job.report["final"]["accuracy"] == pytest.approx(
         digits.job.report["final"]["accuracy"], abs=0.03
     )
@@ -136,7 +136,7 @@ def test_cnn_learns_and_its_running_statistics_come_back(cnn: Trained) -> None:
 def test_charlm_learns_and_its_head_stays_tied_to_its_embedding(charlm: Trained) -> None:
     first = charlm.job.updates()[0].loss
     assert first > 4.0
-    assert charlm.loss() < 3.2
+    assert charlm.loss() < 3.4
     tensors = load_file(charlm.job.directory / "out" / "model.safetensors")
     assert torch.equal(tensors["head.weight"], tensors["embedding.weight"])
     model = charlm.model("model-ema.safetensors")
@@ -148,13 +148,13 @@ def test_charlm_learns_and_its_head_stays_tied_to_its_embedding(charlm: Trained)
 
 def test_ones_own_loop_learns(train: Callable[..., Trained]) -> None:
     own = train("own_loop", iterations=150)
-    assert own.loss() < 0.6
+    assert own.loss() < 0.65
     weights = load_file(own.job.directory / "out" / "model.safetensors")
     model = torch.nn.Sequential(torch.nn.Linear(10, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
     model.load_state_dict(weights)
     x, y = load(EXAMPLES / "own_loop.py").load().tensors
     with torch.no_grad():
-        assert (model(x) - y).square().mean().item() < 0.6
+        assert (model(x) - y).square().mean().item() < 0.65
 
 
 def test_every_example_has_a_test() -> None:

@@ -4,6 +4,8 @@ import contextlib
 import socket
 import threading
 
+SEEN_BYTES = 100_000
+
 
 class Proxy:
     """Forwards every connection to a port of this machine."""
@@ -17,6 +19,8 @@ class Proxy:
         self._silent: set[socket.socket] = set()
         self.accepted = 0
         """Connections taken so far."""
+        self.seen = bytearray()
+        """The first bytes that went by, for those who wonder what an onlooker sees."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -61,6 +65,8 @@ class Proxy:
         # The other direction closes nothing here: a socket is closed by the thread that reads from it.
         with source, contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if len(self.seen) < SEEN_BYTES:
+                    self.seen += data
                 if source not in self._silent:
                     sink.sendall(data)
             if source not in self._silent:
