@@ -2,7 +2,7 @@
 
 import signal
 
-from backupsync.trace import Ended, Iteration, Resized
+from backupsync.trace import Ended, Iteration, Resized, Resumed
 
 LONG = {"iterations": 100_000}
 SLOW = {"args": {"step_seconds": 0.02}}
@@ -51,9 +51,7 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process(job):
 
 
 def test_scaling_restarts_no_other_worker(job):
-    job.write(
-        training={"iterations": 150}, program=SLOW, aggregation={"workers": 2, "backupWorkers": 1}
-    ).start()
+    job.write(training=LONG, program=SLOW, aggregation={"workers": 2, "backupWorkers": 1}).start()
     job.wait_for_iteration(3)
     before = {rank: job.worker_pid(rank) for rank in range(3)}
     said = job.call("scale", "tiny", "--workers", "3", "--backup-workers", "1", "--local")
@@ -64,19 +62,24 @@ def test_scaling_restarts_no_other_worker(job):
     job.wait(lambda: resizes(job)[-1:] == [(1, 1)])
     job.wait(lambda: job.worker_pid(2) is None and job.worker_pid(3) is None)
     assert {rank: job.worker_pid(rank) for rank in range(2)} == {rank: before[rank] for rank in range(2)}
-    assert job.finish() == 0, job.explain()
+    job.wait_for_iteration(job.traced_iterations() + 3)
+    job.interrupt()
+    assert job.finish() == 130, job.explain()
     assert {line.accepted for line in job.trace if isinstance(line, Iteration)} == {2, 3, 1}
 
 
 def test_a_suspended_job_runs_nothing_until_it_is_resumed(job):
-    job.write(training={"iterations": 60}, program=SLOW).start()
+    job.write(training=LONG, program=SLOW).start()
     job.wait_for_iteration(5)
     assert job.call("suspend", "tiny", "--local").returncode == 0
     job.wait(lambda: job.status.phase == "Suspended" and job.worker_pid(0) is None)
     job.wait(lambda: job.aggregator_pid() is None)
+    suspended_at = job.traced_iterations()
     assert job.call("resume", "tiny", "--local").returncode == 0
-    assert job.finish() == 0, job.explain()
-    assert job.report["iterations"] == 60
+    job.wait_for_iteration(suspended_at + 3)
+    job.interrupt()
+    assert job.finish() == 130, job.explain()
+    assert [line.iteration for line in job.trace if isinstance(line, Resumed)] == [suspended_at]
 
 
 def resizes(job):
