@@ -101,6 +101,8 @@ class AggregatorStatus(Struct, frozen=True, kw_only=True):
     learning_rate: float | None = None
     evaluation: dict[str, float] = field(default_factory=dict)
     """Newest evaluation."""
+    evaluation_problem: str = ""
+    """Why the newest evaluation has no result (a message or a traceback); empty where it has one."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What the program logged, mean over the last iteration's accepted."""
     checkpoint_iteration: int | None = None

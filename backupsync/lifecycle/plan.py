@@ -90,6 +90,18 @@ def _take_in(draft: Draft) -> None:
     )
     if draft.aggregator is not None:
         draft.update(progress=draft.aggregator)
+        _judge_evaluation(draft, draft.aggregator.evaluation_problem)
+
+
+def _judge_evaluation(draft: Draft, problem: str) -> None:
+    """Announce an evaluation that failed: once, however often it fails in the same way."""
+    if problem == draft.status.evaluation_problem:
+        return
+    draft.update(evaluation_problem=problem)
+    if problem:
+        more = "; the traceback is in the log of its worker" if "\n" in problem.strip() else ""
+        said = problem.strip().splitlines()[-1]
+        draft.announce("Warning", "EvaluationFailed", f"the newest evaluation has no result: {said}{more}")
 
 
 def _run(draft: Draft) -> None:
@@ -117,7 +129,7 @@ def _run(draft: Draft) -> None:
     answer = draft.aggregator
     if answer is not None and answer.phase in ("Training", "Evaluating") and draft.status.phase == "Pending":
         draft.update(phase="Running")
-        draft.announce("Normal", "Running", f"training has begun at iteration {answer.iteration}")
+        draft.announce("Normal", "Running", f"workers train; iteration {answer.iteration} now")
     draft.note(f"phase {draft.status.phase}: {len(draft.status.members)} members are intended")
 
 

@@ -144,6 +144,8 @@ class JobStatus(Struct, frozen=True, kw_only=True):
     """Time spent running, suspension excluded."""
     observed_at: float | None = None
     completion_time: float | None = None
+    evaluation_problem: str = ""
+    """Why the newest evaluation has no result, as last announced; empty where it has one."""
     progress: AggregatorStatus | None = None
     """Last answer of the aggregator: kept so that a finished job still shows its figures."""
 

@@ -112,6 +112,8 @@ def test_an_evaluation_without_a_finite_number_is_an_error_not_a_figure(start, j
         peer.metrics = {"accuracy": float("nan")}
         peer.answer(assign)
     peers[0].go_home()
+    status = aggregator.until_status(lambda s: s.phase == "Succeeded", "success")
+    assert (status.evaluation, status.evaluation_problem) == ({}, "not finite: accuracy")
     aggregator.stop()
     (line,) = (line for line in read_trace(tmp_path / "trace.jsonl") if isinstance(line, Evaluation))
     assert (line.metrics, line.error) == ({}, "not finite: accuracy")

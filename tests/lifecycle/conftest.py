@@ -34,7 +34,7 @@ class Aggregator:
         self.desired = desired
         self.iteration = iteration
         self.phase = "Joining"
-        self.reason = self.message = ""
+        self.reason = self.message = self.evaluation_problem = ""
         self.members: dict[tuple[int, int], MemberStatus] = {}
 
     def apply(self, desired: Desired) -> None:
@@ -84,6 +84,7 @@ class Aggregator:
             required=self.desired.workers,
             backups=self.desired.backup_workers,
             iteration=self.iteration,
+            evaluation_problem=self.evaluation_problem,
             checkpoint_iteration=self.iteration,
             members=tuple(self.members.values()),
         )

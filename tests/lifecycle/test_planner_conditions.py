@@ -3,6 +3,7 @@
 from msgspec import structs
 
 from backupsync.lifecycle import worth_writing
+from backupsync.lifecycle.types import Announce
 
 TYPES = ["Accepted", "Ready", "Suspended", "Succeeded", "Failed"]
 
@@ -54,6 +55,20 @@ def test_the_job_runs_once_its_aggregator_trains(make_world):
     world.train()
     assert world.look().status.phase == "Running"
     assert world.announced() == ["Running"]
+
+
+def test_an_evaluation_that_fails_is_announced_once_however_often_it_fails_in_the_same_way(make_world):
+    world = make_world().up()
+    before = len(world.announced())
+    wrong, raised = "evaluate(): gave a float", "Traceback\n  x\nKeyError: 'y'\n"
+    for problem in (wrong, wrong, "", raised):
+        world.aggregator.evaluation_problem = problem
+        world.look()
+    said = [a.message for a in world.log if isinstance(a, Announce)][before:]
+    assert said == [
+        "the newest evaluation has no result: evaluate(): gave a float",
+        "the newest evaluation has no result: KeyError: 'y'; the traceback is in the log of its worker",
+    ]
 
 
 def test_clocks_and_figures_alone_are_not_worth_a_write(make_world):

@@ -40,6 +40,8 @@ class Recorder:
         self.loss: float | None = None
         self.evaluation: dict[str, float] = {}
         """Newest evaluation."""
+        self.evaluation_problem = ""
+        """Why the newest evaluation has no result; empty where it has one."""
         self.samples: dict[Member, Samples] = {}
         self._metrics = metrics
         self._path = path
@@ -81,8 +83,10 @@ class Recorder:
             self._count_gradient(line)
         elif isinstance(line, Iteration):
             self._count_iteration(line)
-        elif isinstance(line, Evaluation) and line.error is None:
-            self.evaluation = dict(line.metrics)
+        elif isinstance(line, Evaluation):
+            self.evaluation_problem = line.error or ""
+            if line.error is None:
+                self.evaluation = dict(line.metrics)
         if self._writer is not None:
             self._append(line)
         elif self._path is not None and not self._opened:

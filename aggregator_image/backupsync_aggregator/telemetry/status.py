@@ -116,6 +116,7 @@ class Publisher:
             loss=recorder.loss,
             learning_rate=hands.learning_rate,
             evaluation=recorder.evaluation,
+            evaluation_problem=recorder.evaluation_problem,
             metrics=hands.logged,
             checkpoint_iteration=self._from.saver.newest,
             members=self._members(round_),
