@@ -155,6 +155,7 @@ def test_a_program_that_raises_shows_its_whole_traceback(aggregator, spawn, prog
     assert worker.wait() == Exit.CRASHED
     assert "KeyError: 'label'" in worker.output
     assert "other.py" in worker.output
+    assert "backupsync_worker" not in worker.output
     assert aggregator.receive(Goodbye, allow_ended=True).reason == "KeyError: 'label'"
 
 

@@ -12,7 +12,7 @@ from torch import nn
 import backupsync_worker
 from backupsync.errors import ProgramError
 from backupsync.spec.job import ProgramSpec
-from backupsync_worker.program import Program, load_program, make_model
+from backupsync_worker.program import Program, load_program, make_dataset, make_model
 
 PROGRAM = """
 import torch
@@ -221,3 +221,18 @@ def test_the_user_writes_three_methods_and_no_more():
             return model(batch).mean()
 
     assert isinstance(make_model(Small(), 1), nn.Linear)
+
+
+def test_a_program_that_returns_no_data_is_told_which_method_to_mend():
+    class Forgetful(Program):
+        def model(self):
+            return nn.Linear(1, 1)
+
+        def dataset(self):
+            pass
+
+        def loss(self, model, batch):
+            return model(batch).mean()
+
+    with pytest.raises(ProgramError, match=r"Forgetful\.dataset\(\): returned None; return the"):
+        make_dataset(Forgetful())

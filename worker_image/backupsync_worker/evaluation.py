@@ -16,6 +16,7 @@ from backupsync.wire.frames import Buffer
 from backupsync.wire.messages import Evaluated
 from backupsync_worker.tensors.flat_model import FlatModel
 from backupsync_worker.tensors.seeding import preserved, seed_everything
+from backupsync_worker.tracebacks import trimmed
 
 MAX_METRICS = 64
 _MAX_NAME = 512
@@ -71,8 +72,11 @@ class Evaluator:
             return Evaluated(iteration, seconds=time.monotonic() - began, error="aborted")
         except MemoryError:
             raise
+        except ProgramError as error:
+            _log.warning("evaluation of iteration %d: %s", iteration, error)
+            return Evaluated(iteration, seconds=time.monotonic() - began, error=str(error)[:_MAX_ERROR])
         except Exception as error:
-            _log.warning("evaluation of iteration %d failed", iteration, exc_info=error)
+            _log.warning("evaluation of iteration %d failed", iteration, exc_info=trimmed(error))
             text = "".join(traceback.format_exception(error))[-_MAX_ERROR:]
             return Evaluated(iteration, seconds=time.monotonic() - began, error=text)
         return Evaluated(iteration, metrics, time.monotonic() - began)

@@ -15,9 +15,10 @@ from backupsync.exits import Exit
 from backupsync.launch import WorkerLaunch, to_environment
 from backupsync.spec import BackupSyncJob, ProgramSpec
 from backupsync_worker.connection.membership import StartAgain, exit_code
-from backupsync_worker.program import Program, load_program, make_model
+from backupsync_worker.program import Program, load_program, make_dataset, make_model
 from backupsync_worker.session import Session, current, join
 from backupsync_worker.signals import STOP
+from backupsync_worker.tracebacks import trimmed
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def train(session: Session, program: Program) -> None:
     """The loop of a Program."""
     model = make_model(program, session.seed)
     evaluate, collate = getattr(program, "evaluate", None), getattr(program, "collate", None)
-    model = session.attach(model, program.dataset(), evaluate, collate)
+    model = session.attach(model, make_dataset(program), evaluate, collate)
     for _ in session:
         session.push(program.loss(model, session.batch()))
 
@@ -88,7 +89,7 @@ def _code_of(error: BaseException) -> int:
         case SystemExit():
             return _code_of_exit(error)
         case ProgramError():
-            _log.error("%s", error, exc_info=error.__cause__)
+            _log.error("%s", error, exc_info=error.__cause__ and trimmed(error.__cause__))
             return Exit.BAD_INPUT
         case Refused():
             _log.error("%s", error)
@@ -100,9 +101,9 @@ def _code_of(error: BaseException) -> int:
             _log.error("%s", error)
             return Exit.CONFIGURATION
     if _is_out_of_memory(error):
-        _log.error("out of memory", exc_info=error)
+        _log.error("out of memory", exc_info=trimmed(error))
         return Exit.OUT_OF_MEMORY
-    _log.error("the program raised %s", type(error).__name__, exc_info=error)
+    _log.error("the program raised %s", type(error).__name__, exc_info=trimmed(error))
     return Exit.CRASHED
 
 

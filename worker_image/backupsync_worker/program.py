@@ -89,6 +89,17 @@ def make_model(program: Program, seed: int) -> nn.Module:
     return model
 
 
+def make_dataset(program: Program) -> Any:
+    """Return the program's training data. Raises ProgramError if it returns none."""
+    dataset = program.dataset()
+    if dataset is None:
+        raise ProgramError(
+            f"{type(program).__name__}.dataset(): returned None; return the training data (a torch Dataset, "
+            "a list of examples, or an IterableDataset)"
+        )
+    return dataset
+
+
 def _import(entrypoint: str, name: str, directory: Path) -> ModuleType:
     importlib.invalidate_caches()
     try:
