@@ -1,6 +1,7 @@
 """Live progress as pictures and lines, from made-up snapshots."""
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,7 @@ from backupsync.local.events import Event
 from backupsync.local.observer import Snapshot
 from backupsync.local.progress.figures import clock, seconds, slowness
 from backupsync.local.progress.plain import PlainProgress, progress_line
+from backupsync.local.progress.summary import Ending, render_summary
 from backupsync.local.progress.view import render
 from backupsync.spec import parse_manifest
 
@@ -38,14 +40,14 @@ def member(rank, *, attempt=1, state="Live", accepted=100, dropped=10, busy=0.1)
     )
 
 
-def snapshot(*members, **changes):
+def snapshot(*members, mode="BackupSync", required=2, backups=1, phase="Training", **changes):
     status = AggregatorStatus(
         job="digits",
         uid="u",
         epoch=1,
-        phase="Training",
-        required=2,
-        backups=1,
+        phase=phase,
+        required=required,
+        backups=backups,
         iteration=212,
         iterations_total=400,
         examples=13568,
@@ -56,7 +58,8 @@ def snapshot(*members, **changes):
         evaluation={"accuracy": 0.941},
         members=members or (member(0), member(1), member(2, busy=0.236, accepted=3, dropped=107)),
     )
-    job = parse_manifest(MANIFEST)
+    size = "workers: 2, backupWorkers: 1" if mode != "Async" else "workers: 3, mode: Async"
+    job = parse_manifest(MANIFEST.replace("workers: 2, backupWorkers: 1", size))
     defaults = {"job": job, "status": JobStatus(phase="Running"), "replicas": (), "aggregator": status}
     return Snapshot(**{**defaults, **changes})
 
@@ -116,6 +119,32 @@ def test_a_plain_line_says_the_same_in_one_line():
         "digits: Training  iteration 212/400  12.4 it/s  loss 0.2314  lr 0.1  accuracy 0.941  "
         "live 3 of 3  dropped 127  eta 1:15"
     )
+
+
+def test_an_asynchronous_job_is_as_large_as_its_workers_though_one_gradient_makes_an_update():
+    shot = snapshot(mode="Async", required=1, backups=0)
+    assert "live 3 of 3" in progress_line(shot)
+    assert "Async  3 workers  live 3" in drawn(shot, 80)
+
+
+@pytest.mark.parametrize("phase", ["Suspended", "Succeeded", "Failed"])
+def test_a_job_that_is_over_or_suspended_has_neither_live_workers_nor_time_left(phase):
+    text = drawn(snapshot(phase=phase, status=JobStatus(phase=phase)), 80)
+    assert "212/400" in text
+    assert "left" not in text
+    assert "live 3" not in text
+
+
+def test_the_end_says_that_the_evaluation_gave_nothing():
+    shot = snapshot()
+    status = JobStatus(phase="Succeeded", evaluation_problem="Traceback\n  x\nKeyError: 'y'\n")
+    ending = Ending(
+        job=shot.job, status=status, report=None, checkpoints="out", trace="t", report_path=Path("r"),
+        logs="l", go_on="",
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=80, record=True)
+    console.print(render_summary(ending))
+    assert "the newest evaluation has no result: KeyError: 'y'" in console.export_text()
 
 
 def test_plain_progress_speaks_at_once_when_the_phase_changes_and_not_at_every_look():

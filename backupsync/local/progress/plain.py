@@ -4,6 +4,7 @@ import sys
 import time
 from typing import IO
 
+from backupsync.control import AggregatorStatus
 from backupsync.local.events import Event
 from backupsync.local.observer import Snapshot
 from backupsync.local.progress.figures import clock, count, figures, number
@@ -61,11 +62,17 @@ def progress_line(snapshot: Snapshot) -> str:
         f"loss {number(status.loss)}" if status.loss is not None else "",
         f"lr {number(status.learning_rate)}" if status.learning_rate is not None else "",
         figures(status.evaluation),
-        f"live {live} of {status.required + status.backups}",
+        f"live {live} of {_size(snapshot, status)}",
         f"dropped {count(sum(member.dropped for member in status.members))}",
         f"eta {clock(status.eta_seconds)}" if status.eta_seconds is not None else "",
     ]
     return "  ".join([head, *(part for part in parts if part)])
+
+
+def _size(snapshot: Snapshot, status: AggregatorStatus) -> int:
+    """Workers that should be live. In Async one gradient makes an update, so N in force is 1."""
+    aggregation = snapshot.job.spec.aggregation
+    return aggregation.total if aggregation.mode == "Async" else status.required + status.backups
 
 
 def is_routine(event: Event) -> bool:

@@ -30,7 +30,7 @@ class Ending(Struct, frozen=True, kw_only=True):
 def render_summary(ending: Ending) -> RenderableType:
     """Return the summary."""
     parts: list[RenderableType] = [_headline(ending)]
-    if ending.report is not None:
+    if ending.report is not None and ending.report.iterations:
         parts += [_figures(ending.report), _workers(ending.report)]
     parts.append(_places(ending))
     return Group(*parts)
@@ -44,6 +44,9 @@ def _headline(ending: Ending) -> Text:
     # The trace knows the last iterations even where the aggregator could not answer any more.
     done = ending.report.iterations if ending.report else status.progress and status.progress.iteration
     text.append(f"  after {count(done or 0)} iterations")
+    if status.evaluation_problem:
+        said = status.evaluation_problem.strip().splitlines()[-1]
+        text.append(f"\nthe newest evaluation has no result: {said}", "yellow")
     if phase == "Stopped":
         return text.append(f"; {ending.go_on}")
     for condition in status.conditions:

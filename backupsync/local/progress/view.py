@@ -83,8 +83,13 @@ def _title(snapshot: Snapshot) -> Text:
         live = sum(member.state == "Live" for member in status.members)
         if status.epoch > 1:
             title.append(f"  epoch {status.epoch}", "dim")
-    title.append(f"  {aggregation.mode}  N={n} b={b}", "dim")
-    if live is not None:
+    if aggregation.mode == "Async":
+        # Every gradient makes an update of its own: N in force is 1, and says nothing of the size.
+        n = aggregation.workers
+        title.append(f"  Async  {n} workers", "dim")
+    else:
+        title.append(f"  {aggregation.mode}  N={n} b={b}", "dim")
+    if live is not None and snapshot.status.phase in ("Pending", "Running"):
         title.append(f"  live {live}", "red" if live < n else "dim")
     return title
 
@@ -101,9 +106,10 @@ def _bar(status: AggregatorStatus) -> RenderableType:
     bar.add_column(justify="right", no_wrap=True)
     total = f"/{count(status.iterations_total)}" if status.iterations_total else ""
     words = Text.assemble("iteration ", (f"{count(status.iteration)}{total}", "bold"))
-    words.append(f"  {status.rate:.3g}/s")
-    if status.eta_seconds is not None:
-        words.append(f"  {clock(status.eta_seconds)} left", "dim")
+    if status.phase not in ("Suspended", "Succeeded", "Failed"):
+        words.append(f"  {status.rate:.3g}/s")
+        if status.eta_seconds is not None:
+            words.append(f"  {clock(status.eta_seconds)} left", "dim")
     line = ProgressBar(total=None if share is None else 1.0, completed=share or 0.0, pulse=share is None)
     bar.add_row(line, words)
     return bar
