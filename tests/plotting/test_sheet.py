@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from backupsync.cli.plot import named_apart
 from backupsync.plotting import PlotError, plot
 from backupsync.plotting.sheet import COLOURS, draw
 from backupsync.report import Arrival, CurvePoint, EvaluationPoint, Quantiles, Report, WorkerReport
@@ -42,6 +43,11 @@ def test_a_sheet_is_written_in_every_format(suffix, tmp_path):
     out = tmp_path / "new" / f"sheet.{suffix}"
     plot([report(), report("all", "Sync"), report("async", "Async")], out)
     assert out.stat().st_size > 5000
+
+
+def test_two_runs_of_one_manifest_are_told_apart_by_their_files():
+    named = named_apart([report(), report(), report("cnn")], ["fast", "slow", "c"])
+    assert [r.name for r in named] == ["digits: fast", "digits: slow", "cnn"]
 
 
 def test_a_run_keeps_its_colour_in_every_picture_and_is_named_in_the_legend():
