@@ -14,6 +14,7 @@ from backupsync.errors import BackupSyncError
 from backupsync.local import ownership
 from backupsync.local.home import FINISHED, JobDirectory
 from backupsync.spec import BackupSyncJob
+from backupsync.spec.document import remedy_of
 
 
 def scale(
@@ -92,7 +93,7 @@ def _edit(directory: JobDirectory, section: str, values: dict[str, Any]) -> Back
         try:
             job = BackupSyncJob.model_validate(document)
         except ValidationError as error:
-            said = "; ".join(detail["msg"].removeprefix("Value error, ") for detail in error.errors())
+            said = "; ".join(remedy_of(detail["msg"]) for detail in error.errors())
             given = ", ".join(f"{field} = {value}" for field, value in values.items())
             raise BackupSyncError(f"job {name}: spec.{section}: {given}: {said}") from error
         directory.write_job(job)

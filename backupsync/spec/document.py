@@ -65,7 +65,7 @@ def read_text(path: Path, error: type[DocumentError]) -> str:
 def parse(text: str, source: str, model: type[M], error: type[DocumentError]) -> M:
     """Check the YAML `text` against `model`; `source` names it. Raises `error` with every problem in it."""
     try:
-        document = load_yaml(text)
+        document = load_yaml(text, source)
     except YamlProblem as cause:
         raise error(source, [Problem("yaml", "", str(cause))]) from cause
     if not isinstance(document, dict):
@@ -116,8 +116,10 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> Problem:
             return Problem(path, _short(detail["input"]), f"does not fit; {described}")
         case "model_type" | "model_attributes_type" | "dict_type":
             return Problem(path, _short(detail["input"]), "must be a mapping")
+        case "float_type" | "int_type" | "bool_type" if isinstance(detail["input"], str):
+            return Problem(path, _short(detail["input"]), _quoted(detail["type"], detail["input"]))
         case _:
-            return Problem(path, _short(detail["input"]), _remedy(detail["msg"]))
+            return Problem(path, _short(detail["input"]), remedy_of(detail["msg"]))
 
 
 def _wrong_tag(path: str, detail: ErrorDetails) -> Problem:
@@ -129,9 +131,20 @@ def _wrong_tag(path: str, detail: ErrorDetails) -> Problem:
     return Problem(field, repr(said["tag"]), f"is no kind; {_hint(str(said['tag']), tags)}")
 
 
-def _remedy(message: str) -> str:
+def remedy_of(message: str) -> str:
+    """Return what pydantic says, as a remedy in our words."""
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")
     return message.replace("String should have", "must have").replace("List should have", "must have")
+
+
+def _quoted(wanted: str, given: str) -> str:
+    """Say what a string should have been; most often it is a number that somebody quoted."""
+    kind = {"float_type": "a number", "int_type": "a whole number", "bool_type": "true or false"}[wanted]
+    try:
+        meant = json.loads(given.lower())
+    except ValueError:
+        meant = None
+    return f"must be {kind}" + ("; take the quotes away" if isinstance(meant, int | float) else "")
 
 
 def _unknown(name: str, model: type[BaseModel]) -> str:

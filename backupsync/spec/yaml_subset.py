@@ -9,6 +9,7 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 """A manifest is far below; so is a profile, whose recorded times stand in a file of their own."""
 MAX_NODES: Final = 100_000
 """Nodes once every alias is written out: what stops a document that is small only on paper."""
+_TAB: Final = r"found character '\t' that cannot start any token"
 
 
 class YamlProblem(Exception):  # noqa: N818 -- becomes a Problem of the document
@@ -25,14 +26,17 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_yaml(text: str) -> Any:
-    """Return the one document in `text` as plain data. Raises YamlProblem."""
+def load_yaml(text: str, source: str) -> Any:
+    """Return the one document in `text` as plain data; `source` names it. Raises YamlProblem."""
     if len(text) > MAX_BYTES:
         raise YamlProblem(f"is longer than {MAX_BYTES} characters")
     try:
-        return _construct(_Loader(text))
+        loader = _Loader(text)
+        loader.name = source
+        return _construct(loader)
     except yaml.YAMLError as error:
-        raise YamlProblem(f"is malformed: {error}") from error
+        hint = "\nindent with spaces: YAML takes no tabs" if _TAB in str(error) else ""
+        raise YamlProblem(f"is malformed: {error}{hint}") from error
     except RecursionError as error:
         raise YamlProblem("is nested too deeply") from error
     except ValueError as error:  # such as the date 2024-99-99

@@ -195,7 +195,7 @@ def test_a_scale_that_cannot_be_names_field_value_and_remedy(call, home):
     with home.lock.held("digits"):
         answer = call("scale", "digits", "--workers", "0", "--local")
     assert answer.exit_code == 2
-    assert "spec.aggregation: workers = 0" in answer.stderr
+    assert "spec.aggregation: workers = 0: must be greater than or equal to 1" in answer.stderr
     assert home.read_job().spec.aggregation.workers == 4
     assert "say what to change" in call("scale", "digits", "--local").stderr
 

@@ -94,6 +94,26 @@ def test_text_that_is_no_plain_yaml_is_refused(text, message):
     assert message in refusal(text)
 
 
+def test_malformed_yaml_is_placed_in_its_file_and_a_tab_gets_its_remedy():
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest("a:\n\tb: 1", "job.yaml")
+    assert 'in "job.yaml", line 2, column 1' in str(caught.value)
+    assert "indent with spaces: YAML takes no tabs" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "remedy"),
+    [
+        ("lr: 0.1", 'lr: "0.1"', "must be a number; take the quotes away"),
+        ("workers: 4", 'workers: "4"', "must be a whole number; take the quotes away"),
+        ("workers: 4", "workers: four", "must be a whole number"),
+    ],
+)
+def test_a_number_that_was_quoted_is_told_so(valid, field, given, remedy):
+    assert field in valid
+    assert refusal(valid.replace(field, given)).rstrip().endswith(remedy)
+
+
 def test_a_key_given_twice_is_refused_where_it_stands(valid):
     broken = valid.replace("backupWorkers: 2", "workers: 2")
     lines = [number for number, line in enumerate(broken.splitlines(), 1) if "workers:" in line]
