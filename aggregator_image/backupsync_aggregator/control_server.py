@@ -1,7 +1,10 @@
 """HTTP beside the training: the desired state comes in, status and metrics go out. A thread of its own."""
 
+import contextlib
 import hmac
 import json
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import msgspec
 
 from backupsync.control import AggregatorStatus, Desired
+from backupsync_aggregator.network.limits import CONNECTION_LIMIT
 from backupsync_aggregator.network.transport import CannotBind
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -105,7 +109,37 @@ class ControlServer:
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """A thread per connection, as many as there may be: whoever is slow gives way to whoever comes."""
+
     daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self._open: dict[socket.socket, None] = {}
+        self._lock = threading.Lock()
+        super().__init__(*arguments, **keywords)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread; the oldest one beyond the limit ends."""
+        with self._lock:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > CONNECTION_LIMIT else None
+            if oldest is not None:
+                del self._open[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection that has been served."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a peer that stopped in the middle: that is its own affair."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
     def server_bind(self) -> None:
         """Bind without the reverse look-up of our own name, which can take seconds."""
@@ -169,6 +203,8 @@ class _Application:
             return _error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY_BYTES} bytes")
         try:
             desired = _decoder.decode(environ["wsgi.input"].read(int(length)))
+        except OSError:
+            return _error(HTTPStatus.REQUEST_TIMEOUT, f"the {length} bytes announced did not come")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return _error(HTTPStatus.BAD_REQUEST, f"is no desired state: {error}")
         if problem := _problem(desired):

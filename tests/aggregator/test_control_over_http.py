@@ -1,7 +1,8 @@
 """What the engine says over HTTP, and what it is told."""
 
 import json
-from contextlib import closing
+import socket
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
 import msgspec
@@ -70,6 +71,19 @@ def test_a_body_beyond_the_limit_is_not_read(aggregator):
         connection.putheader("Content-Length", str(1024 * 1024 + 1))
         connection.endheaders()
         assert connection.getresponse().status == 413
+
+
+def test_connections_that_never_end_their_request_keep_nobody_from_being_served(aggregator, capfd):
+    with ExitStack() as slow:
+        address = ("127.0.0.1", aggregator.port)
+        held = [slow.enter_context(socket.create_connection(address)) for _ in range(100)]
+        for connection in held:
+            connection.sendall(b"GET /status HTTP/1.1\r\nX-Slow: ")
+        assert aggregator.http("/healthz") == (200, b"ok\n")
+        held[0].settimeout(20)
+        assert held[0].recv(1) == b"", "the oldest gave way"
+    assert aggregator.http("/healthz") == (200, b"ok\n")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_unknown_pages_are_not_found_and_health_is_told(aggregator):

@@ -2,6 +2,7 @@
 
 import secrets
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from backupsync.wire import messages as wire
 from backupsync.wire.auth import worker_proof
 from backupsync.wire.frames import FrameError, decode_from_worker, encode
 from backupsync.wire.schema import chunks
+from backupsync_aggregator.network.limits import WARNINGS_PER_MINUTE
 
 BYTES, CHUNK = 12000, 4096
 LONG = {"training": {"iterations": 1_000_000}, "checkpoint": {"everyIterations": 1_000_000}}
@@ -250,3 +252,16 @@ def test_any_accident_to_the_join_is_survived_and_only_a_true_proof_lets_in(trai
 
     survive()
     train_on()
+
+
+def test_a_stranger_who_calls_itself_ever_anew_does_not_fill_the_log(training, join, caplog):
+    aggregator, train_on = training
+    stranger = join(aggregator, 0, joined=False)
+    for attempt in range(1, 301):
+        hello = msgspec.structs.replace(stranger.hello, job="another job", attempt=attempt)
+        stranger.send(hello)
+        assert stranger.expect(wire.Refused).code == wire.RefusalCode.WRONG_JOB
+    train_on()
+    said = [record for record in caplog.records if "refused" in record.getMessage()]
+    assert len(said) == WARNINGS_PER_MINUTE + 1
+    assert aggregator.refused("wrong-job") == 300

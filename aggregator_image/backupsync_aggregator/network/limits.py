@@ -18,6 +18,11 @@ DISMISSED_LIMIT: Final = 4096
 REFUSAL_LIMIT: Final = 64
 """Refusals kept for the status, equal ones counted as one."""
 
+WARNINGS_PER_MINUTE: Final = 64
+"""Refusals that reach the log; the rest is counted."""
+CONNECTION_LIMIT: Final = 64
+"""HTTP connections served at once; beyond it the oldest is closed."""
+
 
 def largest_message(chunk_bytes: int) -> int:
     """Return the size in bytes beyond which libzmq itself drops a peer's frame and connection."""

@@ -1,14 +1,16 @@
 """Refusals: the answer to the peer, the count, and a word to whoever wonders why it never joins."""
 
 import logging
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from backupsync.control import Refusal
 from backupsync.wire import messages as wire
 from backupsync.wire.frames import FrameError
 from backupsync_aggregator.network.admission import Rejected
-from backupsync_aggregator.network.limits import REFUSAL_LIMIT
+from backupsync_aggregator.network.limits import REFUSAL_LIMIT, WARNINGS_PER_MINUTE
 from backupsync_aggregator.network.peers import Peer
 from backupsync_aggregator.network.post import Post
 from backupsync_aggregator.telemetry.metrics import Metrics
@@ -17,6 +19,9 @@ _log = logging.getLogger(__name__)
 
 _QUIET: Final = frozenset({wire.RefusalCode.NOT_JOINED})
 """Codes that are part of an ordinary reconnect: counted, but nobody needs to read of them."""
+
+
+_MINUTE_SECONDS: Final = 60.0
 
 
 class Refusals:
@@ -45,12 +50,17 @@ class Refusals:
 
 
 class Refuser:
-    """Answers what is refused, counts it, and tells people once."""
+    """Answers what is refused, counts it, and tells people once; a stranger who floods fills no disk."""
 
-    def __init__(self, post: Post, metrics: Metrics, refusals: Refusals) -> None:
+    def __init__(
+        self, post: Post, metrics: Metrics, refusals: Refusals, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._post = post
         self._metrics = metrics
         self._refusals = refusals
+        self._clock = clock
+        self._minute = float("-inf")
+        self._said = 0
 
     def refuse(self, route: bytes, peer: Peer | None, error: Rejected | FrameError) -> None:
         """Refuse one message that came by `route`, from `peer` if it is known."""
@@ -58,7 +68,17 @@ class Refuser:
         self._metrics.refused_messages.labels(error.code.value).inc()
         self._post.refuse(route, wire.Refused(error.code, error.detail[:4096]))
         if error.code not in _QUIET and self._refusals.add(name, error.code.value, error.detail):
+            self._say(name, error)
+
+    def _say(self, name: str, error: Rejected | FrameError) -> None:
+        # What a stranger calls itself is its own choice: each name is the first of its kind.
+        if (now := self._clock()) - self._minute >= _MINUTE_SECONDS:
+            self._minute, self._said = now, 0
+        self._said += 1
+        if self._said <= WARNINGS_PER_MINUTE:
             _log.warning("%s refused: %s: %s", name, error.code, error.detail)
+        elif self._said == WARNINGS_PER_MINUTE + 1:
+            _log.warning("more is being refused; for the rest of this minute it is only counted")
 
     def forgive(self, peer: Peer) -> None:
         """Forget what was refused before: the peer has been let in."""
