@@ -7,6 +7,7 @@ from typing import Final
 import zmq
 
 from backupsync.control import Desired
+from backupsync.spec import WireSpec
 from backupsync.wire.frames import FrameError
 from backupsync_aggregator.checkpoints.saver import Saver
 from backupsync_aggregator.clock import Clock
@@ -50,8 +51,8 @@ class Parts:
     saver: Saver
     refuser: Refuser
     publisher: Publisher
-    timeout_seconds: float
-    """A member silent for this long is lost."""
+    wire: WireSpec
+    """How long a member may be silent, or hang."""
 
 
 class Loop:
@@ -183,14 +184,13 @@ class Loop:
         self._ticked = now
         parts.joining.iteration = self._round.iteration
         if look_for_silent:  # what a busy loop has yet to read is not silence
-            self._lose_silent(now)
+            self._lose_unresponsive(now)
         self.feed(Tick())
         parts.publisher.publish(self._round, now)
 
-    def _lose_silent(self, now: float) -> None:
-        timeout = self._parts.timeout_seconds
-        for peer in self._parts.peers.silent(now, timeout):
-            self._parts.post.lose(peer, f"silent for {timeout:g} s")
+    def _lose_unresponsive(self, now: float) -> None:
+        for peer, why in self._parts.peers.unresponsive(now, self._parts.wire):
+            self._parts.post.lose(peer, why)
 
 
 def desire_of(desired: Desired, *, stop: bool = False) -> Desire:

@@ -135,7 +135,7 @@ class Service:
             saver=self._saver,
             refuser=refuser,
             publisher=publisher,
-            timeout_seconds=wire.timeout_seconds,
+            wire=wire,
         )
         return Loop(parts, self._round, self._desired)
 

@@ -64,6 +64,8 @@ class WireSpec(SpecModel):
     """How often a worker says that it lives."""
     timeout_seconds: float = Field(default=10.0, gt=0, le=600)
     """A worker silent for this long is no longer live."""
+    stall_seconds: float = Field(default=600.0, gt=0)
+    """A worker whose program passes no boundary (chunk, micro-batch, wait) for this long hangs: not live."""
 
     @model_validator(mode="after")
     def _timeout_exceeds_heartbeat(self) -> Self:
@@ -71,6 +73,11 @@ class WireSpec(SpecModel):
             raise ValueError(
                 f"timeoutSeconds {self.timeout_seconds:g} must be at least twice heartbeatSeconds "
                 f"{self.heartbeat_seconds:g}, or a single late heartbeat ends a healthy worker"
+            )
+        if self.stall_seconds < self.timeout_seconds:
+            raise ValueError(
+                f"stallSeconds {self.stall_seconds:g} must be at least timeoutSeconds "
+                f"{self.timeout_seconds:g}: a worker that computes says less than one that lives"
             )
         return self
 

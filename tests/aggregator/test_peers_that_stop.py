@@ -1,7 +1,9 @@
 """Peers that freeze, vanish or flood cost little: one version of the parameters, one seat, one timeout."""
 
+import itertools
 import secrets
 
+from backupsync.spec import WireSpec
 from backupsync.wire import messages as wire
 from backupsync_aggregator.network.limits import DISMISSED_LIMIT, JOIN_SECONDS, UNPROVEN_LIMIT
 from backupsync_aggregator.network.peers import Peer, Peers
@@ -60,6 +62,20 @@ def test_heartbeats_keep_a_member_that_computes_for_long(start, join):
     assert quiet.quiet()
 
 
+def test_a_member_that_lives_but_gets_nowhere_hangs_and_is_lost(start, join):
+    wire_spec = {"chunkBytes": 4096, "heartbeatSeconds": 0.1, "timeoutSeconds": 0.5, "stallSeconds": 0.5}
+    aggregator = start({"training": {"iterations": 1000}, "aggregation": {"wire": wire_spec}})
+    hanging, slow = join(aggregator, 0), join(aggregator, 1)
+    passed = itertools.count()
+
+    def lost() -> bool:
+        hanging.send(wire.Heartbeat(7, "compute"))
+        slow.send(wire.Heartbeat(next(passed), "compute"))
+        return [m.state for m in aggregator.status().members] == ["Lost", "Live"]
+
+    aggregator.until(lost, "the loss of the one whose progress stands still")
+
+
 def test_a_member_whose_process_is_gone_is_lost_at_the_next_word_to_it(start, join, desired_state):
     aggregator = start(LONG)
     gone, other = join(aggregator, 0), join(aggregator, 1)
@@ -99,9 +115,9 @@ def test_unproven_peers_are_bounded_and_the_oldest_forgotten():
 def test_an_unproven_peer_is_forgotten_after_its_deadline():
     peers, peer = Peers(), peer_of(seen=100.0)
     peers.greet(peer)
-    peers.silent(100.0 + JOIN_SECONDS, timeout=1.0)
+    list(peers.unresponsive(100.0 + JOIN_SECONDS, WireSpec()))
     assert peers.is_unproven(peer.route)
-    peers.silent(100.1 + JOIN_SECONDS, timeout=1.0)
+    list(peers.unresponsive(100.1 + JOIN_SECONDS, WireSpec()))
     assert not peers.is_unproven(peer.route)
 
 

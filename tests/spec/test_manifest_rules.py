@@ -49,6 +49,11 @@ RULES = [
         f"{A}.wire: timeoutSeconds 1.5 must be at least twice heartbeatSeconds 1, "
         "or a single late heartbeat ends a healthy worker",
     ),
+    (
+        {f"{A}.wire": {"stallSeconds": 5}},
+        f"{A}.wire: stallSeconds 5 must be at least timeoutSeconds 10: "
+        "a worker that computes says less than one that lives",
+    ),
     ({f"{A}.wire": {"chunkBytes": 5000}}, "wire.chunkBytes = 5000: must be a multiple of 64"),
     ({f"{A}.wire": {"chunkBytes": 64}}, "wire.chunkBytes = 64: must be greater than or equal to 4096"),
     ({f"{A}.wire": {"dtype": "float16"}}, "wire.dtype = 'float16': must be 'float32' or 'bfloat16'"),

@@ -58,6 +58,8 @@ class Intake:
             raise
         if peer is not None:
             peer.seen = now
+            if not isinstance(message, wire.Heartbeat):
+                peer.moved = now  # everything else is said by the working thread
         if isinstance(message, wire.Hello):
             self._joining.on_hello(route, message, now)
         elif isinstance(message, wire.Proof):
@@ -118,6 +120,7 @@ class Intake:
 
     def _on_heartbeat(self, peer: Peer, message: wire.Heartbeat, _: Buffer | None) -> None:
         peer.phase = message.phase
+        peer.beat(message.progress)
 
     def _on_goodbye(self, peer: Peer, message: wire.Goodbye, _: Buffer | None) -> None:
         self._post.lose(peer, f"said goodbye: {message.reason}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from backupsync.spec import WireSpec
 from backupsync.wire.messages import Challenge, Hello, Ready
 from backupsync.wire.schema import Schema
 from backupsync_aggregator.network.limits import DISMISSED_LIMIT, JOIN_SECONDS, UNPROVEN_LIMIT
@@ -18,6 +19,10 @@ class Peer:
     challenge: Challenge
     seen: float
     """When it last said anything, by the job's clock."""
+    progress: int = -1
+    """What its last heartbeat counted."""
+    moved: float = field(init=False)
+    """When its working thread was last seen to get on."""
     schema: Schema | None = None
     """Its model, until that is known to be the job's."""
     in_round: bool = False
@@ -28,6 +33,14 @@ class Peer:
     phase: str = "starting"
     ready: Ready | None = field(default=None)
     """What it said while the job had no parameters yet."""
+
+    def __post_init__(self) -> None:
+        self.moved = self.seen
+
+    def beat(self, progress: int) -> None:
+        """Take note of a heartbeat, which any thread of the worker may send."""
+        if progress != self.progress:
+            self.progress, self.moved = progress, self.seen
 
     @property
     def member(self) -> Member:
@@ -107,12 +120,16 @@ class Peers:
         """Forget the history of pairs that are no longer desired."""
         self._starts = {m: s for m, s in self._starts.items() if m in members}
 
-    def silent(self, now: float, timeout: float) -> list[Peer]:
-        """Return members that have said nothing for `timeout` seconds; unproven ones are let go as well."""
+    def unresponsive(self, now: float, wire: WireSpec) -> Iterator[tuple[Peer, str]]:
+        """Yield members that are silent or hang, and why; unproven ones are let go as well."""
         for route, peer in list(self._unproven.items()):
             if now - peer.seen > JOIN_SECONDS:
                 del self._unproven[route]
-        return [p for p in self._members.values() if now - p.seen > timeout]
+        for peer in list(self._members.values()):
+            if now - peer.seen > wire.timeout_seconds:
+                yield peer, f"silent for {wire.timeout_seconds:g} s"
+            elif now - peer.moved > wire.stall_seconds:
+                yield peer, f"hangs in phase {peer.phase}: no progress for {wire.stall_seconds:g} s"
 
     def __iter__(self) -> Iterator[Peer]:
         return iter(list(self._members.values()))

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+import threading
 import time
 
 import torch
@@ -53,6 +54,21 @@ class DifferentOnRankOne(Sound):
     def model(self) -> nn.Module:
         rank = json.loads(os.environ["BACKUPSYNC_WORKER"])["rank"]
         return nn.Linear(self.size, 1 + (rank == 1))
+
+
+class HangsOnce(Sound):
+    """The first attempt of rank 0 never comes out of its third step; its process lives on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def loss(self, model: nn.Module, batch: list[torch.Tensor]) -> torch.Tensor:
+        me = json.loads(os.environ["BACKUPSYNC_WORKER"])
+        self.steps += 1
+        if (me["rank"], me["attempt"], self.steps) == (0, 1, 3):
+            threading.Event().wait()
+        return super().loss(model, batch)
 
 
 class OutOfMemory(Sound):
