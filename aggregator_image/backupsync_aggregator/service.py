@@ -156,6 +156,7 @@ class Service:
         except CheckpointError as error:
             raise CannotWrite(str(error)) from error
         self._recorder.open(self._header())
+        _log.info("epoch %d begins at iteration 0", self._launch.epoch)
         self._train(model)
         self._joining.enter_all(model.schema)
 

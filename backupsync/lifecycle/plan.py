@@ -129,7 +129,7 @@ def _run(draft: Draft) -> None:
     answer = draft.aggregator
     if answer is not None and answer.phase in ("Training", "Evaluating") and draft.status.phase == "Pending":
         draft.update(phase="Running")
-        draft.announce("Normal", "Running", f"workers train; iteration {answer.iteration} now")
+        draft.announce("Normal", "Running", f"training is under way at iteration {answer.iteration}")
     draft.note(f"phase {draft.status.phase}: {len(draft.status.members)} members are intended")
 
 
