@@ -95,6 +95,23 @@ def test_ten_updates_equal_five_a_checkpoint_and_five_to_the_last_bit(toys, tmp_
     assert resumed.updates == 10
 
 
+@pytest.mark.parametrize("training", [JOBS["schedule"], {"scaling": "Linear"}], ids=["schedule", "scaling"])
+def test_a_job_scaled_before_its_aggregator_came_back_keeps_its_learning_rate(toys, tmp_path, training):
+    through = fresh(toys, toys.spec(workers=2, **training))
+    train(toys, through, 0, 5)
+    claimed(tmp_path).save(5, through, {})
+    scaled = toys.spec(workers=3, **training)
+    resumed = CheckpointDirectory(tmp_path, 3).load_newest(scaled).model_state
+    train(toys, through, 5, 10)
+    train(toys, resumed, 5, 10)
+    assert resumed.digest() == through.digest()
+    claimed(tmp_path, epoch=2).save(10, resumed, {})
+    again = CheckpointDirectory(tmp_path, 3).load_newest(scaled).model_state
+    assert again.spec.reference_workers == 2
+    named = toys.spec(workers=3, referenceWorkers=5, **training)
+    assert CheckpointDirectory(tmp_path, 3).load_newest(named).model_state.spec.reference_workers == 5
+
+
 def test_a_checkpoint_carries_the_callers_progress(toys, tmp_path):
     progress = {"next_ticket": 2**60, "returned": [3, 5], "examples": 160, "rate": 0.1}
     claimed(tmp_path).save(0, fresh(toys, toys.spec()), progress)

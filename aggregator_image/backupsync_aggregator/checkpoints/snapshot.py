@@ -38,6 +38,7 @@ def describe(state: ModelState) -> dict[str, Any]:
         "format": FORMAT,
         "backupsync": __version__,
         "optimizer": state.spec.training.optimizer.name,
+        "reference_workers": state.spec.reference_workers,
         "updates": state.updates,
         "schema_hash": state.schema.hash.hex(),
         "schema": msgspec.to_builtins(state.schema.entries),
@@ -51,8 +52,10 @@ def restore(
     """Return the state that `describe` and `tensors_of` told of; `schema`, where known, must be the same.
 
     Raises CheckpointError for a checkpoint of another model, optimizer or format. An average asked for only
-    now starts from the current parameters; one that is no longer asked for is dropped.
+    now starts from the current parameters; one that is no longer asked for is dropped. The reference number
+    of workers stays what it was, unless the spec names it: scaling a job must not change its learning rate.
     """
+    spec = _with_reference(spec, document.get("reference_workers"))
     written = _checked(spec, document, schema)
     moving, frozen = (bytes(written.section_bytes(slots)) for slots in (written.moving, written.frozen))
     state = ModelState.initial(written, spec, moving, frozen)
@@ -67,6 +70,13 @@ def restore(
     }
     state.restore(document["updates"], named, document["optimizer_scalars"])
     return state
+
+
+def _with_reference(spec: JobSpec, workers: int | None) -> JobSpec:
+    training = spec.training
+    if workers is None or training.reference_workers is not None:
+        return spec
+    return spec.model_copy(update={"training": training.model_copy(update={"reference_workers": workers})})
 
 
 def _checked(spec: JobSpec, document: Mapping[str, Any], schema: Schema | None) -> Schema:
