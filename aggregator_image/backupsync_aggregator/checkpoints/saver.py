@@ -31,6 +31,7 @@ class Saver:
         self._every = every
         self._metrics = metrics
         self._saved_at = 0
+        self._said = ""
 
     def resumed_from(self, iteration: int) -> None:
         """Remember where the job was taken up."""
@@ -42,7 +43,9 @@ class Saver:
             try:
                 self._directory.verify_claim()
             except CheckpointError as error:
-                _log.warning("claim on the checkpoint directory: %s", error)
+                if str(error) != self._said:  # asked before every update: the log has it once
+                    self._said = str(error)
+                    _log.warning("claim on the checkpoint directory: %s", error)
 
     def save_when_due(self, iteration: int, model: ModelState) -> None:
         """Write a checkpoint if `iteration` has passed the next mark; a failure is kept, training goes on."""
