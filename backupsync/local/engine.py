@@ -7,11 +7,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
+
+from msgspec import structs
 
 from backupsync.control import AggregatorStatus, Desired, DesiredMember
+from backupsync.errors import BackupSyncError
 from backupsync.launch import control_token
 from backupsync.lifecycle import plan, worth_writing
 from backupsync.lifecycle.types import (
@@ -41,6 +45,8 @@ LOOK_SECONDS = 0.2
 """Longest time between two looks: job.json is polled, not watched."""
 WRITE_SECONDS = 1.0
 """Progress alone is written down this often."""
+UNWRITTEN_SECONDS = 60.0
+"""How long the job goes on while its status cannot be written."""
 
 
 class Engine:
@@ -55,6 +61,7 @@ class Engine:
         self._signature = directory.job_signature()
         self._status = directory.read_status()
         self._written_at = 0.0
+        self._unwritten_since: float | None = None
         self._explanation: tuple[str, ...] = ()
         self._words = Sayings()
         self._poller: Poller | None = None
@@ -112,7 +119,8 @@ class Engine:
             stop_requested=self._signals.requested,
         )
         made = plan(self._job, observed, self._status, time.time())
-        self._write_down(made)
+        if not self._written(made):
+            return structs.replace(made, actions=(), requeue_after=LOOK_SECONDS)
         self._processes.keep(self._intended)
         return made
 
@@ -131,8 +139,41 @@ class Engine:
         signature = self._directory.job_signature()
         if signature == self._signature:
             return
-        before, self._job, self._signature = self._job, self._directory.read_job(), signature
-        self._tell(event("Normal", "SpecChanged", _difference(before, self._job)))
+        self._signature = signature
+        try:
+            job = changeable(self._job, self._directory.read_job())
+        except BackupSyncError as error:
+            self._tell(event("Warning", "SpecRefused", f"the job goes on as it was: {error}"))
+            return
+        before, self._job = self._job, job
+        if difference := ", ".join(_changes("spec", *map(_spec_of, (before, job)))):
+            self._tell(event("Normal", "SpecChanged", difference))
+
+    def _written(self, made: Plan) -> bool:
+        """Write the plan down; False where the disk refuses: then nothing is done, and all planned again."""
+        try:
+            self._write_down(made)
+        except OSError as error:
+            self._bear(error)
+            return False
+        self._unwritten_since = None
+        return True
+
+    def _bear(self, error: OSError) -> None:
+        """What runs goes on while the disk is full, for a while. Raises BackupSyncError after it."""
+        now, place = time.monotonic(), self._directory.path
+        if self._unwritten_since is None:
+            self._unwritten_since = now
+            self._tell(
+                event(
+                    "Warning", "StateNotWritten", f"{place}: {error.strerror}: nothing is started or stopped"
+                )
+            )
+        if not place.is_dir() or now - self._unwritten_since > UNWRITTEN_SECONDS:
+            raise BackupSyncError(
+                f"state directory {place}: cannot be written: {error.strerror}; every process was ended: "
+                "make room and start the job again, or name another place"
+            ) from error
 
     def _write_down(self, made: Plan) -> None:
         intent = worth_writing(self._status, made.status)
@@ -142,7 +183,8 @@ class Engine:
         self._status = made.status
         if made.explanation != self._explanation:
             self._explanation = made.explanation
-            self._directory.write_explanation(made.explanation)
+            with suppress(OSError):  # for people only
+                self._directory.write_explanation(made.explanation)
 
     def _act(self, action: Action) -> None:
         match action:
@@ -202,14 +244,16 @@ class Engine:
         )
 
     def _tell(self, happened: Event) -> None:
-        append_event(self._directory.events_file, happened)
+        with suppress(OSError):  # a full disk: whoever watches is told all the same
+            append_event(self._directory.events_file, happened)
         self._observer.tell(happened)
 
     def _end(self) -> None:
         self._processes.kill_all()
         if self._poller is not None:
             self._poller.close()
-        self._directory.write_status(self._status)
+        with suppress(OSError):  # what it intended is written; only the last figures are lost
+            self._directory.write_status(self._status)
         self._wake.close()
 
 
@@ -257,9 +301,23 @@ def _farewell(replica: Replica) -> Event:
     return event("Warning", "Exited", message, replica.message)
 
 
-def _difference(before: BackupSyncJob, after: BackupSyncJob) -> str:
-    old, new = (job.spec.model_dump(mode="json", by_alias=True) for job in (before, after))
-    return ", ".join(_changes("spec", old, new)) or "nothing"
+def changeable(before: BackupSyncJob, after: BackupSyncJob) -> BackupSyncJob:
+    """Return `after` if it changes only what may change while a job runs. Raises BackupSyncError."""
+    old, new = _spec_of(before), _spec_of(after)
+    for spec in (old, new):
+        del spec["aggregation"]["workers"], spec["aggregation"]["backupWorkers"], spec["runPolicy"]
+    if after.metadata.name != before.metadata.name:
+        raise BackupSyncError(f"metadata.name: {after.metadata.name} is another job's")
+    if difference := ", ".join(_changes("spec", old, new)):
+        raise BackupSyncError(
+            f"{difference}: only workers, backupWorkers and runPolicy change while a job runs; "
+            "stop it, change its manifest and start it again"
+        )
+    return after
+
+
+def _spec_of(job: BackupSyncJob) -> dict[str, Any]:
+    return job.spec.model_dump(mode="json", by_alias=True)
 
 
 def _changes(path: str, before: object, after: object) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
+from pydantic import ValidationError
 
 from backupsync.errors import BackupSyncError
 from backupsync.lifecycle.types import JobStatus
@@ -122,8 +123,13 @@ class JobDirectory:
                 entry.unlink()
 
     def read_job(self) -> BackupSyncJob:
-        """Return the manifest as it runs."""
-        return BackupSyncJob.model_validate_json(self._read(self.job_file))
+        """Return the manifest as it runs. Raises BackupSyncError when the file is damaged."""
+        try:
+            return BackupSyncJob.model_validate_json(self._read(self.job_file))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise BackupSyncError(f"{self.job_file}: is damaged: {where} {first['msg']}".strip()) from error
 
     def write_job(self, job: BackupSyncJob) -> None:
         """Replace the manifest; a running engine takes it up."""
@@ -136,8 +142,11 @@ class JobDirectory:
             yield
 
     def job_signature(self) -> tuple[int, int]:
-        """Return what changes whenever job.json is replaced."""
-        stat = self.job_file.stat()
+        """Return what changes whenever job.json is replaced, or taken away."""
+        try:
+            stat = self.job_file.stat()
+        except OSError:
+            return (0, 0)
         return (stat.st_mtime_ns, stat.st_ino)
 
     def read_facts(self) -> RunFacts:
