@@ -96,7 +96,7 @@ def _examine_stopped(job: BackupSyncJob, directory: JobDirectory) -> None:
     if str(_checkpoint_path(job, directory)) != facts.checkpoint_directory:
         raise BackupSyncError(
             f"spec.checkpoint.path = {job.spec.checkpoint.path!r}: job {name} was stopped with its "
-            f"checkpoints in {facts.checkpoint_directory}; set that path to go on, "
+            f"checkpoints in {facts.checkpoint_directory}; set that path to go on{_from_where(job)}, "
             "or start anew with --replace"
         )
 
@@ -119,6 +119,13 @@ def _resume(job: BackupSyncJob, manifest: Path, directory: JobDirectory, options
 def _checkpoint_path(job: BackupSyncJob, directory: JobDirectory) -> Path:
     path = job.spec.checkpoint.path
     return directory.checkpoints if path is None else Path(path).expanduser().absolute()
+
+
+def _from_where(job: BackupSyncJob) -> str:
+    path = job.spec.checkpoint.path
+    if path is None or Path(path).expanduser().is_absolute():
+        return ""
+    return " or run from the directory of before, where the relative path begins"
 
 
 def _with_checkpoint_path(job: BackupSyncJob, path: Path) -> BackupSyncJob:

@@ -206,6 +206,16 @@ def test_a_job_that_does_not_run_is_changed_in_its_manifest(call, home):
     assert "job digits: is not running" in answer.stderr
 
 
+def test_a_stopped_job_whose_relative_checkpoints_are_elsewhere_is_told_both_ways_on(call, home, tmp_path):
+    relative = MANIFEST.rstrip() + "\n  checkpoint: {path: out/digits}\n"
+    answer = call("run", manifest(tmp_path, relative))
+    assert answer.exit_code == 2
+    assert f"checkpoints in {tmp_path / 'checkpoints'}; set that path to go on" in answer.stderr
+    assert "or run from the directory of before, where the relative path begins" in answer.stderr
+    absolute = relative.replace("out/digits", str(tmp_path / "out"))
+    assert "run from the directory of before" not in call("run", manifest(tmp_path, absolute)).stderr
+
+
 def test_deleting_keeps_the_checkpoints_unless_told(call, home, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with home.lock.held("digits"):
