@@ -39,13 +39,14 @@ class CheckpointSpec(SpecModel):
     """Where and how often the job's state is written."""
 
     path: str | None = Field(default=None, min_length=1)
-    """Directory of checkpoints and models, relative to the working directory of `backupsync run`."""
+    """Directory of checkpoints and models, relative to the working directory of `backupsync run`; by default
+    within the job's state."""
     every_iterations: int = Field(default=100, ge=1)
     """Iterations between checkpoints: at most this many are lost with the aggregator."""
     keep: int = Field(default=3, ge=1)
     """Newest checkpoints kept."""
     retention: Literal["Retain", "Delete"] = "Retain"
-    """Whether the volume outlives the job."""
+    """Retain the checkpoints when the job is deleted, or Delete them with it."""
     volume_claim_template: dict[str, Any] | None = None
     """A PersistentVolumeClaim template, on a cluster."""
 
@@ -62,7 +63,7 @@ class StragglerSpec(SpecModel):
     """How persistently slow workers are judged."""
 
     mode: StragglerMode = StragglerMode.OBSERVE
-    """Observe, DryRun or Enforce."""
+    """Observe shows who is slow. DryRun also says, and Enforce does, what follows; a local run observes."""
 
 
 class RunPolicy(SpecModel):

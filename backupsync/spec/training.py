@@ -119,7 +119,7 @@ class TrainingSpec(SpecModel):
     warmup: WarmupSpec | None = None
     """Linear warm-up of the learning rate."""
     scaling: Scaling = Scaling.NONE
-    """How the learning rate follows the number of accepted gradients."""
+    """None, Linear (times k over referenceWorkers) or Sqrt (its root), with k gradients accepted."""
     reference_workers: int | None = Field(default=None, ge=1)
     """Number of workers that `optimizer.lr` was tuned for; defaults to `aggregation.workers`."""
     clip_norm: float | None = Field(default=None, gt=0)
