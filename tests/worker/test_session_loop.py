@@ -350,6 +350,12 @@ def test_a_job_that_counts_epochs_needs_its_data_when_it_joins(aggregator, start
         worker.join()
 
 
+def test_a_model_without_memory_is_refused_by_the_name_of_its_tensor(aggregator, start):
+    worker = start(body=lambda session: session.attach(nn.Linear(2, 1, device="meta"), data()))
+    with pytest.raises(ProgramError, match="'weight': is on the meta device"):
+        worker.join()
+
+
 def test_a_session_trains_one_model(aggregator, start):
     def body(session):
         session.attach(nn.Linear(2, 1), data())

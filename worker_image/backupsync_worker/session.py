@@ -113,7 +113,9 @@ class Session:
                 f"spec.training.epochs = {training.epochs}: needs the length of the data; "
                 "pass the dataset to attach()"
             )
-        model = model.to(resolve_device(training.device))
+        device = resolve_device(training.device)
+        if not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            model = model.to(device)  # what has no memory cannot be moved: FlatModel says which tensor it is
         self._flat = flat = FlatModel(model, wire.dtype, wire.chunk_bytes)
         evaluator = Evaluator(model, evaluate, self._spec) if evaluate is not None else None
         self._turns = turns = Turns(self._launch, self._spec, self._member, flat, evaluator, collate)
