@@ -16,10 +16,16 @@ MARKER = ".backupsync-job.json"
 
 def check(path: Path, job: str, *, replace: bool) -> None:
     """Raise BackupSyncError when a fresh run of `job` must not use `path`."""
-    if path.exists() and not path.is_dir():
-        raise BackupSyncError(f"spec.checkpoint.path = {str(path)!r}: is no directory")
-    if not path.is_dir() or not any(path.iterdir()):
+    try:
+        path.lstat()
+        if not path.is_dir():
+            raise BackupSyncError(f"spec.checkpoint.path = {str(path)!r}: is no directory")
+        if not any(path.iterdir()):
+            return
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except (OSError, ValueError) as error:  # too long, a NUL in it, not ours to read
+        raise BackupSyncError(f"spec.checkpoint.path = {str(path)!r}: cannot be used: {error}") from error
     owner = owner_of(path)
     if owner is None:
         raise BackupSyncError(

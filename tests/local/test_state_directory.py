@@ -97,6 +97,12 @@ def test_a_checkpoint_directory_belongs_to_the_job_that_made_it(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
+def test_a_checkpoint_path_that_no_file_system_takes_is_refused_by_its_field(tmp_path, name):
+    with pytest.raises(BackupSyncError, match=r"spec\.checkpoint\.path = .*cannot be used"):
+        ownership.check(tmp_path / name, "digits", replace=False)
+
+
 def test_files_that_nobody_of_ours_wrote_are_never_deleted(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(BackupSyncError, match="no run of BackupSync put there"):
