@@ -8,7 +8,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,6 +20,16 @@ from backupsync.spec.yaml_subset import YamlProblem, load_yaml
 
 M = TypeVar("M", bound=BaseModel)
 Location = tuple[int | str, ...]
+
+
+_KINDS: Final = {
+    "a valid array": "a list",
+    "a valid boolean": "true or false",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "a string",
+}
+"""Pydantic's words, and those of a reader of YAML."""
 
 
 class Problem(NamedTuple):
@@ -117,7 +127,7 @@ def _problem(detail: ErrorDetails, model: type[BaseModel]) -> Problem:
         case "model_type" | "model_attributes_type" | "dict_type":
             return Problem(path, _short(detail["input"]), "must be a mapping")
         case "float_type" | "int_type" | "bool_type" if isinstance(detail["input"], str):
-            return Problem(path, _short(detail["input"]), _quoted(detail["type"], detail["input"]))
+            return Problem(path, _short(detail["input"]), remedy_of(detail["msg"]) + _quoted(detail["input"]))
         case _:
             return Problem(path, _short(detail["input"]), remedy_of(detail["msg"]))
 
@@ -134,17 +144,18 @@ def _wrong_tag(path: str, detail: ErrorDetails) -> Problem:
 def remedy_of(message: str) -> str:
     """Return what pydantic says, as a remedy in our words."""
     message = message.removeprefix("Value error, ").replace("Input should be", "must be")
+    for theirs, ours in _KINDS.items():
+        message = message.replace(theirs, ours)
     return message.replace("String should have", "must have").replace("List should have", "must have")
 
 
-def _quoted(wanted: str, given: str) -> str:
-    """Say what a string should have been; most often it is a number that somebody quoted."""
-    kind = {"float_type": "a number", "int_type": "a whole number", "bool_type": "true or false"}[wanted]
+def _quoted(given: str) -> str:
+    """The remedy for a number, or a true, that somebody put in quotes."""
     try:
         meant = json.loads(given.lower())
     except ValueError:
-        meant = None
-    return f"must be {kind}" + ("; take the quotes away" if isinstance(meant, int | float) else "")
+        return ""
+    return "; take the quotes away" if isinstance(meant, int | float) else ""
 
 
 def _unknown(name: str, model: type[BaseModel]) -> str:

@@ -107,6 +107,9 @@ def test_malformed_yaml_is_placed_in_its_file_and_a_tab_gets_its_remedy():
         ("lr: 0.1", 'lr: "0.1"', "must be a number; take the quotes away"),
         ("workers: 4", 'workers: "4"', "must be a whole number; take the quotes away"),
         ("workers: 4", "workers: four", "must be a whole number"),
+        ("workers: 4", "workers: 4.5", "must be a whole number"),
+        ("workers: 4", "workers: true", "must be a whole number"),
+        ("name: digits", "name: 7", "must be a string"),
     ],
 )
 def test_a_number_that_was_quoted_is_told_so(valid, field, given, remedy):

@@ -16,7 +16,7 @@ RULES = [
     ),
     ({"metadata.name": "-a"}, "metadata.name = '-a': does not fit; "),
     ({"metadata.name": "a" * 46}, "must have at most 45 characters"),
-    ({"metadata.labels": {"a": 1}}, "metadata.labels.a = 1: must be a valid string"),
+    ({"metadata.labels": {"a": 1}}, "metadata.labels.a = 1: must be a string"),
     # program
     ({f"{P}.script": "train.py"}, f"{P}: set exactly one of entrypoint (module:Class) and script"),
     ({P: {}}, f"{P}: set exactly one of entrypoint (module:Class) and script"),
