@@ -1,6 +1,5 @@
 """The `BackupSyncJob` manifest as a model: the one description of what a user may ask for."""
 
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -51,19 +50,11 @@ class CheckpointSpec(SpecModel):
     """A PersistentVolumeClaim template, on a cluster."""
 
 
-class StragglerMode(StrEnum):
-    """What is done about a persistently slow worker."""
-
-    OBSERVE = "Observe"
-    DRY_RUN = "DryRun"
-    ENFORCE = "Enforce"
-
-
 class StragglerSpec(SpecModel):
     """How persistently slow workers are judged."""
 
-    mode: StragglerMode = StragglerMode.OBSERVE
-    """Observe shows who is slow. DryRun also says, and Enforce does, what follows; a local run observes."""
+    mode: Literal["Observe"] = "Observe"
+    """Observe shows who is slow; in this version nothing is done about it."""
 
 
 class RunPolicy(SpecModel):

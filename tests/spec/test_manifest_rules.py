@@ -85,7 +85,7 @@ RULES = [
     # the rest
     ({"spec.checkpoint": {"keep": 0}}, "spec.checkpoint.keep = 0: must be greater than or equal to 1"),
     ({"spec.checkpoint": {"path": ""}}, "spec.checkpoint.path = '': must have at least 1 character"),
-    ({"spec.stragglers": {"mode": "Kill"}}, "spec.stragglers.mode = 'Kill': must be 'Observe', 'DryRun' or"),
+    ({"spec.stragglers": {"mode": "Enforce"}}, "spec.stragglers.mode = 'Enforce': must be 'Observe'"),
     ({"spec.runPolicy": {"backoffLimit": -1}}, "spec.runPolicy.backoffLimit = -1: must be greater than or"),
     ({"spec.runPolicy": {"cleanPodPolicy": "Some"}}, "cleanPodPolicy = 'Some': must be 'None', 'Running' or"),
     ({"spec.security": {"encryption": "Tls"}}, "spec.security.encryption = 'Tls': must be 'None' or 'Curve'"),
