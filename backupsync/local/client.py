@@ -71,6 +71,7 @@ class Poller:
         self._epoch = epoch
         self._token = token
         self._changed = changed
+        self._port: int | None = None
         self._desired: Desired | None = None
         self._latest: AggregatorStatus | None = None
         self._closed = threading.Event()
@@ -128,8 +129,9 @@ class Poller:
         return told
 
     def _connect(self) -> AggregatorClient | None:
-        port = read_port(self._http_file, self._epoch)
-        return None if port is None else AggregatorClient(port, self._token)
+        # An aggregator keeps its port; the file may be tidied away by somebody.
+        self._port = read_port(self._http_file, self._epoch) or self._port
+        return None if self._port is None else AggregatorClient(self._port, self._token)
 
 
 def read_port(http_file: Path, epoch: int | None = None) -> int | None:

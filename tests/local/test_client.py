@@ -107,6 +107,14 @@ def test_a_desired_state_is_sent_until_it_is_applied_with_the_control_token(scri
     assert len(aggregator.tokens) >= 3
 
 
+def test_an_aggregator_whose_port_file_is_gone_is_spoken_with_all_the_same(scripted, poller, tmp_path):
+    polled = poller(scripted().port)
+    eventually(lambda: polled.latest is not None)
+    (tmp_path / "http.json").unlink()
+    polled.tell(desired(3))
+    eventually(lambda: polled.latest.applied == (0, 3))
+
+
 def test_an_aggregator_of_another_epoch_has_nothing_to_say(scripted, poller):
     stale = scripted(epoch=1)
     polled = poller(stale.port, epoch=2, written=2)
