@@ -24,6 +24,7 @@ from backupsync_aggregator.service import versions
 
 _FREE = ("worker", "aggregator", "checkpoint", "runPolicy", "stragglers", "security")
 """Parts of the spec that no bit of the parameters depends on."""
+_RESIZED = ("workers", "backupWorkers")
 
 
 class ReplayError(BackupSyncError):
@@ -113,7 +114,10 @@ def _require_same(job: BackupSyncJob, header: Header) -> None:
 
 
 def _numeric(spec: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in spec.items() if name not in _FREE}
+    """What bits depend on. N and b come from the trace: a resize may have come before its header."""
+    kept = {name: value for name, value in spec.items() if name not in _FREE}
+    kept["aggregation"] = {k: v for k, v in spec["aggregation"].items() if k not in _RESIZED}
+    return kept
 
 
 def _require_whole(trace: Path, history: History) -> None:
@@ -139,7 +143,8 @@ def _job_of(job: BackupSyncJob, history: History) -> BackupSyncJob:
     ranks = 1 + max(gradient.rank for gradient in _accepted(history))
     document = job.model_dump(mode="json", by_alias=True)
     spec = document["spec"]
-    spec["training"]["referenceWorkers"] = job.spec.reference_workers
+    traced = BackupSyncJob.model_validate(history.header.manifest)
+    spec["training"]["referenceWorkers"] = traced.spec.reference_workers
     spec["training"]["threads"] = history.header.threads
     spec["training"]["evaluation"]["everyIterations"] = 0
     if spec["aggregation"]["mode"] == "BackupSync":

@@ -107,6 +107,14 @@ def test_replay_recomputes_it_across_the_resize_and_the_kill_bit_for_bit(story: 
     assert f"recomputed {END} iterations to the same parameters, bit for bit" in said
 
 
+def test_replay_takes_n_from_the_trace_as_a_resize_may_have_come_before_its_first_line(story: Story) -> None:
+    manifest = story.job.directory / "resized.yaml"
+    manifest.write_text(story.job.manifest.read_text().replace("workers: 2", "workers: 3"))
+    code, said = replay(story, story.job.home.trace_file, manifest)
+    assert code == 0, said
+    assert "bit for bit" in said
+
+
 def test_replay_refuses_another_manifest(story: Story) -> None:
     manifest = story.job.directory / "other.yaml"
     manifest.write_text(story.job.manifest.read_text().replace("lr: 0.01", "lr: 0.02"))
