@@ -117,6 +117,8 @@ def _run(prepared: Prepared, outputs: Outputs, options: RunOptions, quiet: bool)
     # Where nobody looks at a terminal, lines are not broken: they are searched, not read.
     console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000)
     console.print(render_summary(ending))
+    if outputs.problem:
+        _say(outputs.problem)
     if status.phase == "Succeeded":
         return 0
     return 1 if status.phase == "Failed" else INTERRUPTED

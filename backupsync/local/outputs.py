@@ -20,6 +20,8 @@ class Outputs:
         self._report = report
         self.report: Report | None = None
         """The report, once the run is over and has a trace."""
+        self.problem = ""
+        """Why there is no report though there was a run."""
 
     @property
     def trace_path(self) -> Path:
@@ -54,7 +56,13 @@ class Outputs:
             self._trace.hardlink_to(self._directory.trace_file)
 
     def finish(self) -> None:
-        """Write the report and, where it could not be linked, the trace."""
+        """Write the report and, where it could not be linked, the trace. The job's end hangs on neither."""
+        try:
+            self._finish()
+        except (BackupSyncError, OSError) as error:
+            self.problem = f"no report: {error}"
+
+    def _finish(self) -> None:
         source = self._directory.trace_file
         if not source.exists() or not source.stat().st_size:
             return

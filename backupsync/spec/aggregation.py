@@ -88,7 +88,8 @@ class QuorumSpec(SpecModel):
     policy: BelowQuorum = BelowQuorum.WAIT
     """Wait for replacements, Shrink to the live ones, or Fail at once."""
     deadline_seconds: float = Field(default=600.0, gt=0)
-    """With Wait: the job fails after this long below N. With Shrink: waits this long before it shrinks."""
+    """With Wait, also before training begins: the job fails after this long below N. With Shrink: shrinks
+    after this long, and fails after this long below `minimum`."""
     minimum: int = Field(default=1, ge=1)
     """With Shrink: fewest workers that may make an iteration."""
 

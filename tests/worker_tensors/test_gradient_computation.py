@@ -96,6 +96,13 @@ class Worker:
 # ---- the numbers -----------------------------------------------------------------------------------------
 
 
+def test_a_loss_of_another_model_changes_nothing_here_and_is_refused():
+    worker = Worker(plain_network())
+    worker.model = plain_network()  # what the loss is computed with; attached is the first
+    with pytest.raises(ProgramError, match="depends on no trainable parameter of the attached model"):
+        worker.compute(0)
+
+
 def test_gradient_and_loss_are_those_of_torch_on_the_whole_mini_batch():
     worker = Worker(plain_network())
     done = worker.compute(0)

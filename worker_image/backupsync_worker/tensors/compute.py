@@ -67,8 +67,16 @@ class Accumulation:
         weighted.backward()  # type: ignore[no-untyped-call]
 
     def finish(self) -> Computed:
-        """Hand out the chunks that are left and sum up."""
+        """Hand out the chunks that are left and sum up.
+
+        Raises ProgramError when no trainable parameter got a gradient: training would change nothing.
+        """
         summary = self._flat.gradient.finish()
+        if len(summary.absent) == len(self._flat.schema.trainable):
+            raise ProgramError(
+                "loss: depends on no trainable parameter of the attached model; compute it from that model, "
+                "not from a copy or from another module"
+            )
         loss = float("nan") if self._loss is None else float(self._loss)
         return Computed(summary.norm, summary.finite, summary.absent, loss, self._examples)
 
