@@ -44,7 +44,7 @@ def run_row(version: str, constraints: str, venv: Path, pytest_args: list[str]) 
     install = ["install", "--quiet", "--disable-pip-version-check", "--constraint", constraints]
     steps = {
         "making the environment": [python, "-m", "venv", str(venv)],
-        "installing": [inside, "-m", "pip", *install, "--editable", ".[dev]"],
+        "installing": [inside, "-m", "pip", *install, "--editable", ".[test]"],
         "the tests": [inside, "-m", "pytest", "-q", *pytest_args],
     }
     for step, command in steps.items():

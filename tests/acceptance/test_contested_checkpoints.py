@@ -49,6 +49,7 @@ def story(module_jobs: Callable[[str], EngineJob]) -> Story:
     job.wait(lambda: job.traced_iterations() >= FULL_FROM)
     said, files, usable, failures = run_out_of_room(job)
     job.wait(lambda: job.traced_iterations() >= CONTESTED_AT)
+    job.wait(lambda: look(job)[0] == CONTESTED_AT - 5)  # the status lags behind the trace
     afterwards = look(job)
     lower = contest(job)
     assert job.finish() == 0, job.explain()

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LINTERS = {"import-linter", "mypy", "ruff", "types-pyyaml"}
+LINTERS = {Requirement(text).name.lower() for text in PROJECT["optional-dependencies"]["lint"]}
 
 
 def promised() -> dict[str, str]:
