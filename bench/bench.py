@@ -103,7 +103,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     table = Table("what", "ours", "DDP", "ratio", "range", title="Cost of one iteration")
     for item in rows:
         table.add_row(
-            item["name"],
+            item["name"].removeprefix("iteration / DDP, "),
             f"{item['ours_seconds'] * 1e3:.1f} ms",
             f"{item['peer_seconds'] * 1e3:.1f} ms",
             f"{item['median']:.2f}",
