@@ -1,6 +1,7 @@
 """Late work is given up at a boundary, unless it was drawn to run to the end."""
 
 import torch
+from scripted_aggregator import DEADLINE
 from torch import nn
 
 from backupsync.wire.messages import Abandoned, Chunk, Commit, Goodbye, Heartbeat, Ready, Stale
@@ -25,6 +26,7 @@ def reach_the_gate(aggregator, gate, to_the_end=False, ticket=7):
 def test_a_stale_batch_is_abandoned_before_backward(aggregator, start, gate):
     worker = start(loss=gate.loss)
     reach_the_gate(aggregator, gate)
+    gate.hear = lambda: worker.session._member.wait(DEADLINE)
     aggregator.say(Stale(0))
     gate.open()
     abandoned = aggregator.receive((Abandoned, Chunk, Commit))
@@ -72,6 +74,7 @@ def test_a_ticket_that_is_stale_before_it_is_begun_is_abandoned_unseen(aggregato
 def test_a_stale_batch_is_abandoned_between_micro_batches(aggregator, start, gate):
     worker = start({"training": TRAINING | {"accumulate": 4}}, loss=gate.loss)
     reach_the_gate(aggregator, gate)
+    gate.hear = lambda: worker.session._member.wait(DEADLINE)
     aggregator.say(Stale(0))
     gate.open()
     aggregator.receive(Abandoned)
