@@ -17,7 +17,7 @@ from backupsync.lifecycle.types import JobStatus
 from backupsync.local.home import JobDirectory
 from backupsync.local.observer import Silent
 from backupsync.local.run import RunOptions, prepare, start
-from backupsync.report.history import History
+from backupsync.report.history import History, applied_in
 from backupsync.spec import BackupSyncJob
 from backupsync.trace import Ended, Gradient, Header, read_trace
 from backupsync_aggregator.service import versions
@@ -124,7 +124,7 @@ def _require_whole(trace: Path, history: History) -> None:
     """Refuse a trace with a hole: a replay would compute something else."""
     applied: dict[int, int] = {}
     for gradient in _accepted(history):
-        update = gradient.iteration if gradient.applied_at is None else gradient.applied_at
+        update = applied_in(gradient)
         applied[update] = applied.get(update, 0) + 1
     for number, iteration in enumerate(history.iterations):
         if iteration.iteration != number or applied.get(number, 0) != iteration.accepted:

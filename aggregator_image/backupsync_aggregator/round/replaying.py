@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from backupsync.control import Phase
+from backupsync.report.history import applied_in
 from backupsync.trace import Ended, Gradient, Iteration
 from backupsync.wire.messages import Outcome
 from backupsync_aggregator.round import events
@@ -29,7 +30,7 @@ class ReplayRound:
         self._todo: dict[int, deque[Gradient]] = {}
         for gradient in gradients:
             if gradient.outcome == Outcome.ACCEPTED:
-                self._updates[_applied_in(gradient)].append(gradient)
+                self._updates[applied_in(gradient)].append(gradient)
                 self._todo.setdefault(gradient.rank, deque()).append(gradient)
         self._seats: dict[int, Seat] = {}
         self._waiting: set[int] = set()
@@ -228,10 +229,6 @@ class ReplayRound:
         line = Ended(at=self._now, iteration=self.iteration, outcome=outcome, reason=reason, message=message)
         self._finish = Finish(outcome, reason, message)
         self._effects += [Record(line), self._finish]
-
-
-def _applied_in(gradient: Gradient) -> int:
-    return gradient.iteration if gradient.applied_at is None else gradient.applied_at
 
 
 def _difference(event: events.Committed, expected: Gradient) -> str:
