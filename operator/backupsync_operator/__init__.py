@@ -1,0 +1,1 @@
+"""The operator: reconciles `BackupSyncJob`s into pods, with the planner of `backupsync.lifecycle`."""
