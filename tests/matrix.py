@@ -19,7 +19,7 @@ ROWS = (
     ("3.11", "3.11", "constraints.txt", FULL),
     ("3.12", "3.12", "constraints.txt", FULL),
     ("3.13", "3.13", "constraints.txt", FULL),
-    # Without the cluster's extras, whose client wants newer versions; tests/conftest.py leaves their tests out.
+    # Without the extras whose client wants newer versions; tests/conftest.py leaves their tests out.
     ("lowest", "3.11", "constraints-lowest.txt", ".[test]"),
 )
 
