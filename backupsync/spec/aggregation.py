@@ -1,11 +1,14 @@
 """How gradients are gathered: N, b, the mode, what happens below N, and the wire they travel on."""
 
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
 from backupsync.spec.base import SpecModel
+
+MOST_WORKERS: Final = 1000
+"""N + b at most: every rank has its place in the status of the job, which is one object on a cluster."""
 
 
 class Mode(StrEnum):
@@ -59,7 +62,7 @@ class WireSpec(SpecModel):
     transport: Transport = Transport.AUTO
     """Tcp, Ipc (one host only), or Auto: Ipc where every process is on this host, else Tcp."""
     port: int = Field(default=0, ge=0, le=65535)
-    """Tcp port of the aggregator; 0 lets the local engine choose a free one."""
+    """Tcp port of the aggregator; 0 lets the local engine choose a free one, and means 5555 on a cluster."""
     heartbeat_seconds: float = Field(default=1.0, gt=0, le=60)
     """How often a worker says that it lives."""
     timeout_seconds: float = Field(default=10.0, gt=0, le=600)
@@ -98,10 +101,11 @@ class AggregationSpec(SpecModel):
     """Which gradients make an update."""
 
     mode: Mode = Mode.BACKUP_SYNC
-    """BackupSync, Sync or Async."""
-    workers: int = Field(ge=1, le=1000)
+    """BackupSync averages the first N of N+b gradients of an iteration, Sync all N (b = 0); Async applies
+    every gradient at once, however stale, up to `maxStaleness`."""
+    workers: int = Field(ge=1, le=MOST_WORKERS)
     """N: gradients averaged in every iteration."""
-    backup_workers: int = Field(default=0, ge=0, le=1000)
+    backup_workers: int = Field(default=0, ge=0, le=MOST_WORKERS)
     """b: workers beyond N, whose gradients are dropped when they come late."""
     max_staleness: int | None = Field(default=None, ge=0)
     """Async only: gradients computed on parameters older than this many updates are dropped."""
@@ -122,6 +126,15 @@ class AggregationSpec(SpecModel):
     def total(self) -> int:
         """N + b: workers that run."""
         return self.workers + self.backup_workers
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> Self:
+        if self.total > MOST_WORKERS:
+            raise ValueError(
+                f"workers {self.workers} and backupWorkers {self.backup_workers} are {self.total} together: "
+                f"a job runs at most {MOST_WORKERS}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mode_fits(self) -> Self:

@@ -31,6 +31,7 @@ _BOUNDS: Final = {
     "minLength": "{} or more characters",
     "maxLength": "at most {} characters",
     "minItems": "{} or more",
+    "maxItems": "at most {}",
 }
 _KINDS: Final = {"integer": "whole number", "boolean": "true or false", "object": "mapping", None: "anything"}
 _HEAD: Final = "| field | type | default | what |\n|---|---|---|---|\n"

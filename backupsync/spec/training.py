@@ -1,7 +1,7 @@
 """How the model is trained: the end, the batch, the optimizer, the schedule, the device."""
 
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -24,7 +24,7 @@ class ParameterGroup(SpecModel):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Any]
 
-    match: list[str] = Field(min_length=1)
+    match: list[Annotated[str, Field(max_length=1024)]] = Field(min_length=1, max_length=1000)
     """Shell patterns over parameter names, such as `*.bias` or `norm*`."""
 
     @property
@@ -39,11 +39,11 @@ class OptimizerSpec(SpecModel):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Any]
 
-    name: str = "SGD"
+    name: str = Field(default="SGD", max_length=128)
     """Class name in `torch.optim`, such as SGD, AdamW or RMSprop."""
     lr: float = Field(gt=0)
     """Learning rate at the reference number of workers."""
-    groups: list[ParameterGroup] = []
+    groups: list[ParameterGroup] = Field(default=[], max_length=1000)
     """Overrides by parameter name, such as no weight decay on norms and biases."""
 
     @property
@@ -61,7 +61,7 @@ class ScheduleSpec(SpecModel):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Any]
 
-    name: str
+    name: str = Field(max_length=128)
     """Class name in `torch.optim.lr_scheduler`, such as CosineAnnealingLR or StepLR."""
 
     @property
@@ -128,7 +128,7 @@ class TrainingSpec(SpecModel):
     """Decay of the exponential moving average of the parameters; absent means none is kept."""
     evaluation: EvaluationSpec = EvaluationSpec()
     """When the model is evaluated."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,4})?)$")
     """auto, cpu, cuda or cuda:INDEX."""
     autocast: Literal["None", "bfloat16", "float16"] = "None"
     """Element type of autocast in forward and loss."""

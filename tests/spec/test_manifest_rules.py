@@ -41,6 +41,10 @@ RULES = [
         {f"{A}.belowQuorum": {"policy": "Shrink", "minimum": 5}},
         f"{A}: belowQuorum.minimum 5 must not exceed workers 4",
     ),
+    (
+        {f"{A}.workers": 900, f"{A}.backupWorkers": 200},
+        f"{A}: workers 900 and backupWorkers 200 are 1100 together: a job runs at most 1000",
+    ),
     ({f"{A}.belowQuorum": {"policy": "Stop"}}, "belowQuorum.policy = 'Stop': must be 'Wait', 'Shrink' or"),
     ({f"{A}.droppedBatches": "Keep"}, "droppedBatches = 'Keep': must be 'Discard' or 'Requeue'"),
     ({f"{A}.nonFiniteLimit": 0}, "nonFiniteLimit = 0: must be greater than or equal to 1"),
@@ -89,7 +93,21 @@ RULES = [
     ({"spec.runPolicy": {"backoffLimit": -1}}, "spec.runPolicy.backoffLimit = -1: must be greater than or"),
     ({"spec.runPolicy": {"cleanPodPolicy": "Some"}}, "cleanPodPolicy = 'Some': must be 'None', 'Running' or"),
     ({"spec.security": {"encryption": "Tls"}}, "spec.security.encryption = 'Tls': must be 'None' or 'Curve'"),
+    ({"spec.runPolicy": {"nodeLostGraceSeconds": 0}}, "nodeLostGraceSeconds = 0: must be greater than 0"),
+    ({"spec.runPolicy": {"pendingDeadlineSeconds": 0}}, "pendingDeadlineSeconds = 0: must be greater than 0"),
     ({"spec.worker": {"template": "pod"}}, "spec.worker.template = 'pod': must be a mapping"),
+    (
+        {"spec.worker": {"template": {"containers": []}}},
+        "spec.worker.template: a pod template holds metadata and spec, not containers",
+    ),
+    (
+        {"spec.aggregator": {"template": {"spec": []}}},
+        "spec.aggregator.template: spec of a pod template must be a mapping",
+    ),
+    (
+        {"spec.checkpoint": {"volumeClaimTemplate": {"storage": "1Gi"}}},
+        "a claim template holds metadata and spec, not storage",
+    ),
 ]  # fmt: skip
 
 
@@ -135,8 +153,8 @@ def test_a_run_without_an_end_is_refused(problems, absent):
         ("spec.training.learningRate", 2, "valid here: iterations, examples, epochs, batchSize"),
         ("spec.aggregation.wire.dtypes", 2, "did you mean dtype?"),
         ("spec.agregation", {}, "did you mean aggregation?"),
-        ("metadata.uid", "x", "valid here: name, namespace, labels, annotations"),
-        ("status", {}, "valid here: apiVersion, kind, metadata, spec"),
+        ("metadata.owner", "x", "valid here: name, namespace, labels, annotations"),
+        ("state", {}, "valid here: apiVersion, kind, metadata, spec"),
     ],
 )
 def test_an_unknown_field_is_refused_with_a_suggestion(path, value, hint, problems):

@@ -33,7 +33,7 @@ def test_every_field_is_described(name):
     "row",
     [
         "| `workers` | whole number, ≥ 1, ≤ 1000 | required | N: gradients averaged in every iteration. |",
-        "| `mode` | `BackupSync`, `Sync`, `Async` | `BackupSync` | BackupSync, Sync or Async. |",
+        "| `mode` | `BackupSync`, `Sync`, `Async` | `BackupSync` | BackupSync averages the first N",
         "| `aggregation` | mapping | required | Which gradients make an update. |",
         "| `emaDecay` | number, > 0, < 1 | none |",
         "## `spec.training.optimizer.groups`",
