@@ -6,16 +6,20 @@ The local engine and the operator fill the same structures; the process reads th
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from backupsync.errors import BackupSyncError
 from backupsync.wire.auth import derive_key
 
 WORKER_VARIABLE = "BACKUPSYNC_WORKER"
 AGGREGATOR_VARIABLE = "BACKUPSYNC_AGGREGATOR"
+NODE_VARIABLE: Final = "BACKUPSYNC_NODE"
+"""Name of the node: known to a pod only once it runs, so it stands beside the launch and wins over it."""
+START_VARIABLE: Final = "BACKUPSYNC_START"
+"""Start of a worker that has replaced itself in place: the higher of this and the launch's counts."""
 
 
 class _Launch(Struct, frozen=True, kw_only=True):
@@ -30,7 +34,8 @@ class _Launch(Struct, frozen=True, kw_only=True):
     key_file: str
     """File that holds the job's key: 32 bytes as 64 hex digits, readable by this user alone."""
     endpoint: str
-    """ZeroMQ endpoint of the aggregator, such as tcp://HOST:PORT or ipc://PATH."""
+    """ZeroMQ endpoint of the aggregator, such as tcp://HOST:PORT or ipc://PATH. A worker resolves HOST anew
+    on each attempt to connect; the aggregator in a pod listens on tcp://*:PORT, of IPv4 and IPv6."""
     log_format: str = "text"
     """text or json."""
 
@@ -51,6 +56,13 @@ class WorkerLaunch(_Launch, frozen=True, kw_only=True):
     rank: int
     attempt: int
     start: int = 0
+    """Restarts in place before this one."""
+    restart_in_place: Literal["exit", "exec"] = "exit"
+    """What a restart in place is: "exit" with 75, for an engine that starts the process again; "exec", for
+    one in a pod: the process replaces itself under its pid, with `start` one higher."""
+    scratch_directory: str | None = None
+    """Directory that outlives the container but not its pod (`kube.names.SCRATCH_DIRECTORY`): there the start
+    counter survives a container that was started again. None outside a pod."""
     node: str = "local"
     """Node it runs on; the local engine invents one per attempt, for injection profiles bound to nodes."""
     program_directory: str = "."
@@ -75,8 +87,9 @@ class AggregatorLaunch(_Launch, frozen=True, kw_only=True):
     """Whether an earlier epoch was seen to train, so that it must be gone on from; None: nobody can say."""
     checkpoint_directory: str | None = None
     http_host: str = "127.0.0.1"
+    """Address that HTTP listens on; "*" is every one, of IPv4 and IPv6, as a pod needs it."""
     http_port: int = 0
-    """Port of /status, /control and /metrics; 0 takes a free one."""
+    """Port of /status, /control, /metrics and /healthz; 0 takes a free one."""
     http_file: str | None = None
     """Where the port that was taken is written, as JSON {"port": ..., "epoch": ...}."""
     trace_file: str | None = None
@@ -113,6 +126,21 @@ def from_environment(kind: type[L], environment: Mapping[str, str] = os.environ)
             f"{name} is not set: this process must be started by `backupsync run` or by the operator"
         )
     try:
-        return msgspec.json.decode(text, type=kind)
+        launch = msgspec.json.decode(text, type=kind)
     except msgspec.MsgspecError as error:
         raise BackupSyncError(f"{name}: {error}") from error
+    if isinstance(launch, WorkerLaunch):
+        return _placed(launch, environment)
+    return launch
+
+
+def _placed(launch: WorkerLaunch, environment: Mapping[str, str]) -> WorkerLaunch:
+    """Add what only the place where the process runs can tell: its node, and which start this is."""
+    start = environment.get(START_VARIABLE, "0")
+    if not start.isdecimal():
+        raise BackupSyncError(f"{START_VARIABLE} = {start!r}: must be a whole number, 0 or more")
+    return structs.replace(
+        launch,
+        node=environment.get(NODE_VARIABLE) or launch.node,
+        start=max(launch.start, int(start)),
+    )
