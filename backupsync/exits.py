@@ -38,6 +38,8 @@ class ExitKind(StrEnum):
     OUT_OF_MEMORY = "OutOfMemory"
     ASKED = "Asked"
     """Restart or fence that the system itself asked for: counts against no budget."""
+    DISRUPTED = "Disrupted"
+    """Ended from outside (evicted, preempted, its node shut down), whatever its code: not its fault."""
 
 
 _PERMANENT = frozenset({Exit.BAD_INPUT, Exit.CANNOT_WRITE, Exit.CONFIGURATION})

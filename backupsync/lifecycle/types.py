@@ -31,10 +31,18 @@ class Replica(Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     message: str = ""
     """Last words of an exited one (the user's traceback), or why it is pending."""
+    reason: str = ""
+    """CamelCase word for the message, such as Unschedulable, ImagePullBackOff or Evicted."""
     starts: int = 0
     """Restarts in place."""
     stopping: bool = False
-    """The engine was told to end it and is doing so: the planner does not ask again."""
+    """It is being ended, by us or by somebody else: the planner does not ask again."""
+    node: str = ""
+    """Node that a pod is bound to; empty before it is, and for a process."""
+    node_lost: bool = False
+    """Its node has been out of reach for longer than nodeLostGraceSeconds: nobody can say whether it runs."""
+    final: AggregatorStatus | None = None
+    """Last answer of an aggregator that exited, as it left it behind."""
 
 
 class Observed(Struct, frozen=True, kw_only=True):
@@ -54,6 +62,8 @@ class Observed(Struct, frozen=True, kw_only=True):
     pods: bool = False
     """Replicas are pods: they outlive the engine, so cleanPodPolicy applies to the letter, and a new
     aggregator need not wait for the old one's address. Processes always end with their job."""
+    durable: bool | None = None
+    """Whether checkpoints outlive the aggregator; None: as the spec says."""
 
 
 class MemberIntent(Struct, frozen=True, kw_only=True):
@@ -94,6 +104,12 @@ class RankHistory(Struct, frozen=True, kw_only=True):
     losses: int = 0
     """Consecutive ends that were not its fault (deleted, aggregator out of reach): they slow the next
     start down, but are not held against backoffLimit."""
+    losses_total: int = 0
+    """Of these, all that were no evictions: deletions, lost nodes, an aggregator out of reach."""
+    evictions: int = 0
+    """All ends by eviction, preemption or a node's shutdown."""
+    restarts_total: int = 0
+    """All restarts in place, asked for or not."""
     lost_since: float | None = None
     """Unix time since which the aggregator calls it Lost while its replica still runs (frozen, cut off)."""
     left_since: float | None = None
@@ -173,6 +189,9 @@ class Stop(Struct, frozen=True, tag=True):
     replica: ReplicaId
     reason: str
     grace_seconds: float = 10.0
+    force: bool = False
+    """Forget it without waiting for its node to confirm (a pod: gracePeriodSeconds 0): for lost nodes only.
+    Planned also for one that is ending already."""
 
 
 class Tell(Struct, frozen=True, tag=True):
