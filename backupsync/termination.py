@@ -10,7 +10,7 @@ file, and nothing is written.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import structs
@@ -60,7 +60,8 @@ def encode_ending(status: AggregatorStatus) -> str:
     Members and refusals are left out; what a program logged and long messages give way where space is short.
     """
     status = structs.replace(status, members=(), refusals=())
-    for smaller in ({}, {"metrics": {}}, {"evaluation": {}, "evaluation_problem": ""}):
+    steps: tuple[dict[str, Any], ...] = ({}, {"metrics": {}}, {"evaluation": {}, "evaluation_problem": ""})
+    for smaller in steps:
         status = structs.replace(status, **smaller)
         text = msgspec.json.encode(status)
         if len(text) <= MAX_BYTES:

@@ -33,6 +33,8 @@ class Hands:
         self.gradients: Gradients | None = None
         self.finished: effects.Finish | None = None
         """How the job ended; set as soon as the round says so, final once `end` has been called."""
+        self.taken_away = False
+        """This process has to end while its job goes on elsewhere: members stay, and join the next epoch."""
         self.dismissed: list[Member] = []
         """Members sent home since the loop last looked."""
         self.learning_rate: float | None = None
@@ -70,6 +72,9 @@ class Hands:
     def end(self, iteration: int) -> None:
         """Write what the end demands, then send everyone home. A model that cannot be written fails it."""
         assert self.finished is not None
+        if self.moves:
+            message = f"{self.finished.message}: asked to by SIGTERM, the next epoch goes on"
+            self.finished = effects.Finish("Suspended", "Terminated", message)
         self._save_end(iteration)
         finish, now = self.finished, self._clock.now()
         line = self._ended or Ended(at=now, iteration=iteration, outcome="", reason="")
@@ -88,9 +93,16 @@ class Hands:
         for peer in self._peers:
             self.bid_farewell(peer.member)
 
+    @property
+    def moves(self) -> bool:
+        """Whether the job goes on under another aggregator."""
+        return self.taken_away and self.finished is not None and self.finished.outcome == "Suspended"
+
     def bid_farewell(self, member: Member) -> None:
-        """Send a member home because the job has ended."""
+        """Send a member home because the job has ended; one of a job that goes on elsewhere stays."""
         assert self.finished is not None
+        if self.moves:
+            return
         self.send_home(member, _WHY[self.finished.outcome], self.finished.message)
 
     def _save_end(self, iteration: int) -> None:

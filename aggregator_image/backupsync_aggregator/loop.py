@@ -8,6 +8,7 @@ import zmq
 
 from backupsync.control import Desired
 from backupsync.spec import WireSpec
+from backupsync.termination import encode_ending, write_last_words
 from backupsync.wire.frames import FrameError
 from backupsync_aggregator.checkpoints.saver import Saver
 from backupsync_aggregator.clock import Clock
@@ -112,7 +113,7 @@ class Loop:
         if self._ended_at is None:
             return False
         patience = STOP_SECONDS if self._stopping else LINGER_SECONDS
-        seen = self._stopping and self._parts.desk.end_seen
+        seen = self._stopping and (self._parts.desk.end_seen or self._parts.hands.moves)
         return seen or self._parts.clock.now() - self._ended_at > patience
 
     def _receive(self) -> bool:
@@ -154,8 +155,11 @@ class Loop:
             self._desired = desired
             self._take_over(desired)
             self.feed(desire_of(desired))
-        if (desired is not None and desired.stop) or (self._parts.stop.count and not self._stopping):
+        asked, signalled = desired is not None and desired.stop, self._parts.stop.count > 0
+        if asked or (signalled and not self._stopping):
             self._stopping = True
+            # Who stops a job says so; a bare SIGTERM means this process alone, as when its node is drained.
+            self._parts.hands.taken_away = not asked
             self.feed(desire_of(self._desired, stop=True))
 
     def _take_over(self, desired: Desired) -> None:
@@ -176,6 +180,7 @@ class Loop:
             self._ended_at = parts.clock.now()
             parts.hands.end(self._round.iteration)
             self.show()
+            write_last_words(encode_ending(parts.publisher.status(self._round, self._ended_at)))
 
     def _tick(self, *, look_for_silent: bool) -> None:
         parts, now = self._parts, self._parts.clock.now()

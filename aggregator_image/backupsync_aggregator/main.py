@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import traceback
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from backupsync.errors import BackupSyncError, CheckpointError, Fenced
 from backupsync.exits import Exit
 from backupsync.launch import AggregatorLaunch
 from backupsync.spec import BackupSyncJob
+from backupsync.termination import write_last_words
 from backupsync_aggregator.checkpoints.checkpoint import CheckpointDirectory, Loaded
 from backupsync_aggregator.network.transport import CannotBind
 from backupsync_aggregator.service import CannotWrite, Service
@@ -38,6 +40,7 @@ def main(launch: AggregatorLaunch) -> int:
         return _give_up(Exit.OUT_OF_MEMORY, error)
     except Exception:
         _log.exception("a fault of ours ends this aggregator")
+        write_last_words(traceback.format_exc())
         return Exit.CRASHED
 
 
@@ -101,4 +104,5 @@ def _must_go_on(launch: AggregatorLaunch, *, followed: bool) -> bool:
 
 def _give_up(code: Exit, error: BaseException) -> int:
     _log.error("%s", error)
+    write_last_words(str(error) or type(error).__name__)
     return int(code)

@@ -8,11 +8,14 @@ import sys
 
 import msgspec
 import pytest
+from running_aggregator import CHUNK, RunningAggregator, desired
 
 from backupsync.errors import CheckpointError
 from backupsync.launch import to_environment
+from backupsync.termination import VARIABLE, decode_ending
 from backupsync.trace import Ended, Gradient, Header, Resumed, read_trace
 from backupsync.wire import messages as wire
+from backupsync.wire.frames import decode_from_aggregator
 from backupsync_aggregator.checkpoints.checkpoint import CheckpointDirectory
 
 SPARE = {"training": {"iterations": 6}, "checkpoint": {"everyIterations": 2}}
@@ -168,27 +171,53 @@ def test_a_model_that_cannot_be_written_fails_the_job(start, join, tmp_path, mon
     assert aggregator.stop() == 1
 
 
-def test_sigterm_writes_a_checkpoint_sends_the_workers_home_and_exits_0(start, join, tmp_path):
-    aggregator = start_process(start, tmp_path)
+def test_sigterm_writes_a_checkpoint_keeps_the_workers_and_exits_0(start, join, tmp_path):
+    log = tmp_path / "termination-log"
+    log.touch()
+    aggregator = start_process(start, tmp_path, **{VARIABLE: str(log)})
     try:
         peers = [join(aggregator, rank) for rank in range(2)]
         train(peers, 1)
         assigns = [peer.assigned() for peer in peers]
         aggregator.process.send_signal(signal.SIGINT)
         aggregator.process.send_signal(signal.SIGTERM)
-        assert {peer.expect(wire.Leave).why for peer in peers} == {"suspended"}
         assert aggregator.process.wait(60) == 0
     finally:
         aggregator.process.kill()
+    assert not [said for peer in peers for said in still_heard(peer) if isinstance(said, wire.Leave)]
     (document,) = (tmp_path / "out").glob("checkpoint-00000001*/checkpoint.json")
     progress = json.loads(document.read_text())["progress"]
     assert progress["iteration"] == 1
     assert {a.ticket for a in assigns} <= set(progress["returned"])
+    ending = decode_ending(log.read_text())
+    assert (ending.phase, ending.reason, ending.checkpoint_iteration) == ("Suspended", "Terminated", 1)
+    assert "SIGTERM" in ending.message
 
 
-def start_process(start, tmp_path):
+@pytest.mark.parametrize(
+    ("iterations", "why", "reason"), [(1, "succeeded", "Completed"), (9, "suspended", "Stopped")]
+)
+def test_sigterm_after_the_end_changes_nothing_of_it(start, join, tmp_path, iterations, why, reason):
+    log = tmp_path / "termination-log"
+    log.touch()
+    training = {"training": {"iterations": iterations}}
+    aggregator = start_process(start, tmp_path, training, **{VARIABLE: str(log)})
+    try:
+        peers = [join(aggregator, rank) for rank in range(2)]
+        train(peers, 1)
+        if why == "suspended":
+            aggregator.tell(desired(generation=2, stop=True))
+        assert {peer.go_home().why for peer in peers} == {why}
+        aggregator.process.send_signal(signal.SIGTERM)
+        assert aggregator.process.wait(60) == 0
+    finally:
+        aggregator.process.kill()
+    assert decode_ending(log.read_text()).reason == reason
+
+
+def start_process(start, tmp_path, changes=None, **environment):
     """Run the aggregator as the process that the engine would start."""
-    aggregator = start(checkpoint_directory=None)
+    aggregator = start(changes, checkpoint_directory=None)
     aggregator.stop()
     launch = msgspec.structs.replace(
         aggregator.launch,
@@ -197,18 +226,18 @@ def start_process(start, tmp_path):
         checkpoint_directory=str(tmp_path / "out"),
         manifest=aggregator.launch.manifest | {},
     )
-    return Process(aggregator, launch)
+    return Process(aggregator, launch, environment)
 
 
-class Process:
-    """A process in the place of the fixture's thread."""
+class Process(RunningAggregator):
+    """An aggregator as a process of its own, in the place of the fixture's thread."""
 
-    def __init__(self, aggregator, launch):
+    def __init__(self, aggregator, launch, environment):
         self.launch = aggregator.launch = launch
-        self._until = type(aggregator).until
         self.code = None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "backupsync_aggregator"], env=os.environ | to_environment(launch)
+            [sys.executable, "-m", "backupsync_aggregator"],
+            env={**os.environ, **to_environment(launch), **environment},
         )
 
     @property
@@ -216,5 +245,8 @@ class Process:
         self.code = self.process.poll()
         return self.code is None
 
-    def until(self, look, what):
-        return self._until(self, look, what)
+
+def still_heard(peer):
+    """What had come to the peer when the aggregator's process was gone."""
+    while peer.socket.poll(100):
+        yield decode_from_aggregator(peer.socket.recv_multipart(), CHUNK)[0]

@@ -245,9 +245,11 @@ def spawn_interpreter(launch_of, aggregator, tmp_path):
     """Start `python -m backupsync_worker`, as a container does."""
     started: list[WorkerProcess] = []
 
-    def run(**changes: str | None) -> WorkerProcess:
+    def run(
+        spec: dict[str, Any] | None = None, fields: dict[str, Any] | None = None, **changes: str | None
+    ) -> WorkerProcess:
         log = tmp_path / f"interpreter-{len(started)}.log"
-        environment = {**os.environ, **to_environment(launch_of()), **changes}
+        environment = {**os.environ, **to_environment(launch_of(spec, **(fields or {}))), **changes}
         command = [sys.executable, "-m", "backupsync_worker"]
         with log.open("w") as out:
             process = subprocess.Popen(

@@ -4,7 +4,9 @@ import logging
 import os
 import runpy
 import sys
+import traceback
 from pathlib import Path
+from typing import Final
 
 import torch
 from setproctitle import setproctitle
@@ -14,11 +16,15 @@ from backupsync.errors import BackupSyncError, ProgramError, Refused
 from backupsync.exits import Exit
 from backupsync.launch import WorkerLaunch, to_environment
 from backupsync.spec import BackupSyncJob, ProgramSpec
+from backupsync.termination import write_last_words
 from backupsync_worker.connection.membership import StartAgain, exit_code
 from backupsync_worker.program import Program, load_program, make_dataset, make_model
 from backupsync_worker.session import Session, current, join
 from backupsync_worker.signals import STOP
 from backupsync_worker.tracebacks import trimmed
+
+_OURS: Final = (Exit.RESTART, Exit.FENCED)
+"""Codes that count against no budget: a program that exits with one of them would be started for ever."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +84,10 @@ def run_script(launch: WorkerLaunch, spec: ProgramSpec) -> int:
 
 def _end_of(session: Session) -> int:
     if session.exit_code is None:
-        _log.error("the program ended before the job did: its loop must go on until the session ends it")
-        return Exit.CRASHED
+        return _fail(
+            Exit.CRASHED,
+            "the program ended before the job did: its loop must go on until the session ends it",
+        )
     return session.exit_code
 
 
@@ -89,32 +97,36 @@ def _code_of(error: BaseException) -> int:
         case SystemExit():
             return _code_of_exit(error)
         case ProgramError():
-            _log.error("%s", error, exc_info=error.__cause__ and trimmed(error.__cause__))
-            return Exit.BAD_INPUT
+            return _fail(Exit.BAD_INPUT, str(error), error.__cause__)
         case Refused():
-            _log.error("%s", error)
-            return exit_code(error)
+            return _fail(exit_code(error), str(error))
         case StartAgain():
             _log.warning("%s", error)
             return Exit.RESTART
         case BackupSyncError():
-            _log.error("%s", error)
-            return Exit.CONFIGURATION
+            return _fail(Exit.CONFIGURATION, str(error))
     if _is_out_of_memory(error):
-        _log.error("out of memory", exc_info=trimmed(error))
-        return Exit.OUT_OF_MEMORY
-    _log.error("the program raised %s", type(error).__name__, exc_info=trimmed(error))
-    return Exit.CRASHED
+        return _fail(Exit.OUT_OF_MEMORY, "out of memory", error)
+    return _fail(Exit.CRASHED, f"the program raised {type(error).__name__}", error)
 
 
 def _code_of_exit(error: SystemExit) -> int:
     session = current()
     if error.code is None or error.code == 0:
         return Exit.SUCCESS if session is None else _end_of(session)
-    if isinstance(error.code, int):
-        return error.code
-    _log.error("%s", error.code)
-    return Exit.CRASHED
+    if not isinstance(error.code, int):
+        return _fail(Exit.CRASHED, str(error.code))
+    if error.code in _OURS and (session is None or session.exit_code != error.code):
+        return _fail(Exit.CRASHED, f"the program exited with {error.code}, a code that it may not use")
+    return _fail(error.code, f"the program exited with {error.code}")
+
+
+def _fail(code: int, message: str, cause: BaseException | None = None) -> int:
+    """Log `message` with the traceback of `cause`, leave both as last words, and return `code`."""
+    cause = cause and trimmed(cause)
+    _log.error("%s", message, exc_info=cause)
+    write_last_words("\n".join([message, *traceback.format_exception(cause)] if cause else [message]))
+    return code
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
