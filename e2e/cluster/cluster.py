@@ -1,0 +1,226 @@
+"""The cluster as one object: up and down, nodes, images, volumes. Every step may be repeated."""
+
+import fcntl
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from cluster import cgroups, pki, process, storage, tools
+from cluster.api import Api
+from cluster.clock import Clock
+from cluster.control_plane import COMPONENTS, MACHINE, ControlPlane
+from cluster.errors import ClusterError
+from cluster.faults import Faults
+from cluster.images import COREDNS, PAUSE, ImageStore
+from cluster.network import Network
+from cluster.node import HERE, Node, render, values
+from cluster.settings import Settings, from_environment, node_index, saved
+from cluster.shell import run, until
+
+VOLUMES: Final = 24
+OWN_IMAGES: Final = (PAUSE, COREDNS)
+
+
+class Cluster(Faults):
+    """A cluster, running or not. What can go wrong with it is in `Faults`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.api = Api(settings)
+        self.images = ImageStore(settings)
+        self.network = Network(settings)
+        self.control_plane = ControlPlane(settings, self.network, self.api)
+
+    @classmethod
+    def here(cls) -> "Cluster":
+        """The cluster of this environment (CLUSTER_HOME): as it was started, or as it would be."""
+        settings = from_environment()
+        return cls(saved(settings.home) or settings)
+
+    @classmethod
+    def running(cls) -> "Cluster":
+        """The running cluster of this environment."""
+        cluster = cls.here()
+        if not cluster.is_running():
+            raise ClusterError(f"no cluster runs in {cluster.settings.home}: start it with `make cluster`")
+        return cluster
+
+    def is_running(self) -> bool:
+        """Whether any recorded process of it lives."""
+        return any(process.recorded(record) for record in self.settings.run.glob("*.json"))
+
+    # ---- up and down
+
+    def up(self, count: int = 2, clock: Clock | None = None) -> None:
+        """Bring up whatever is not up: programs, images, control plane, nodes, DNS, volumes."""
+        clock = clock or Clock()
+        with self._alone():
+            with clock.part("packages and programs"):
+                tools.install_packages()
+                tools.build(self.settings)
+            with clock.part("images of the cluster itself"):
+                self.images.add_own()
+            if not self.is_running():
+                self._raze()
+                shutil.rmtree(self.settings.log, ignore_errors=True)
+            self.settings.save()
+            with clock.part("keys and certificates"):
+                pki.make(self.settings)
+                pki.kubeconfig(self.settings, "admin", self.settings.kubeconfig)
+            self.network.up()
+            names = self.node_names() or [f"node{index + 1}" for index in range(count)]
+            with ThreadPoolExecutor() as pool:
+                nodes = [pool.submit(self._switch_on, name, clock) for name in names]
+                self._start_control_plane(clock)
+                for one in [pool.submit(self._join, node, clock) for node in nodes]:
+                    one.result()
+            with clock.part("DNS and volumes"):
+                self._furnish(names[0])
+                until(lambda: self._dns_ready(len(names)), "CoreDNS on every node", 90)
+
+    def down(self) -> None:
+        """End and remove everything but programs, images and logs."""
+        with self._alone():
+            self._raze()
+
+    def _raze(self) -> None:
+        """Processes by their records, then whoever is still in our namespaces (an `up` that was killed)."""
+        for name in self.node_names():
+            process.stop(self.settings.run / f"{name}.init.json", grace=0)
+        for record in self.settings.run.glob("*.json"):
+            process.stop(record, grace=0)
+        for namespace in self.network.namespaces():
+            for pid in process.inhabitants(namespace):
+                process.end(pid, grace=0)
+        self.network.down()
+        cgroups.remove(self.settings.name)
+        shutil.rmtree(self.settings.state, ignore_errors=True)
+        self.settings.kubeconfig.unlink(missing_ok=True)
+
+    def _start_control_plane(self, clock: Clock) -> None:
+        self.network.attach(MACHINE, self.settings.addresses.control_plane)
+        for name in COMPONENTS:
+            with clock.part(name):
+                self.control_plane.start(name)
+
+    def _switch_on(self, name: str, clock: Clock) -> Node:
+        with clock.part(f"{name}: boot, containerd, images"):
+            node = self.node(name)
+            node.switch_on(self.images, [*OWN_IMAGES, *self.loaded()])
+            return node
+
+    def _join(self, node: "Future[Node]", clock: Clock) -> None:
+        name = node.result().name
+        with clock.part(f"{name}: Ready"):
+            node.result().join()
+
+    def _furnish(self, any_node: str) -> None:
+        filled = values(self.settings, any_node)
+        self.kubectl("apply", "-f", "-", stdin=render(HERE / "manifests" / "dns.yaml", filled))
+        self.kubectl("apply", "-f", HERE / "manifests" / "storage.yaml")
+        if not self.api.get("/api/v1/persistentvolumes/e2e-1"):
+            self.add_volumes(VOLUMES)
+
+    def _dns_ready(self, count: int) -> bool:
+        found = self.api.get("/apis/apps/v1/namespaces/kube-system/daemonsets/coredns") or {}
+        status = found.get("status", {})
+        current = status.get("observedGeneration") == found.get("metadata", {}).get("generation")
+        return current and int(status.get("numberReady", 0)) >= count
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One change of a cluster at a time."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        with (self.settings.home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # ---- nodes
+
+    def node_names(self) -> list[str]:
+        """Every node that was added, on or off."""
+        places = (self.settings.state / "nodes").glob("node*")
+        return sorted((place.name for place in places), key=node_index)
+
+    def node(self, name: str) -> Node:
+        """A node, on or off."""
+        return Node(self.settings, name, self.network, self.api)
+
+    def add_node(self) -> str:
+        """One more node, with every image that was loaded; its name, when it is Ready."""
+        with self._alone():
+            taken = self.node_names()
+            name = next(name for index in itertools.count(1) if (name := f"node{index}") not in taken)
+            node = self.node(name)
+            node.switch_on(self.images, [*OWN_IMAGES, *self.loaded()])
+            node.join()
+            return name
+
+    def delete_node(self, name: str) -> None:
+        """Switch a node off, throw it away, and take it out of Kubernetes."""
+        with self._alone():
+            self.node(name).remove()
+            self.api.delete(f"/api/v1/nodes/{name}")
+
+    # ---- images and volumes
+
+    def load(self, *images: str) -> None:
+        """Give images of buildah's storage to every node, and to the nodes that will be added."""
+        with self._alone():
+            for image in images:
+                self.images.add(image)
+                kept = dict.fromkeys([*self.loaded(), image])
+                self._loaded_file.write_text(json.dumps(list(kept)))
+            nodes = [node for name in self.node_names() if (node := self.node(name)).pid]
+            with ThreadPoolExecutor() as pool:
+                for done in [
+                    pool.submit(node.load, self.images, image) for node in nodes for image in images
+                ]:
+                    done.result()
+
+    def loaded(self) -> list[str]:
+        """The images that were loaded into this cluster."""
+        return list(json.loads(self._loaded_file.read_text())) if self._loaded_file.exists() else []
+
+    @property
+    def _loaded_file(self) -> Path:
+        return self.settings.state / "images.json"
+
+    def add_volumes(self, count: int) -> list[str]:
+        """More PersistentVolumes of the class `e2e-shared`; their names."""
+        taken = [int(place.name.removeprefix("e2e-")) for place in self.settings.shared.glob("e2e-*")]
+        first = max(taken, default=0) + 1
+        names = [f"e2e-{number}" for number in range(first, first + count)]
+        self.kubectl("apply", "-f", "-", stdin=storage.manifest(self.settings, names))
+        return names
+
+    def reclaim_volumes(self) -> list[str]:
+        """Empty the volumes whose claim is gone, and offer them again; their names."""
+        found = (self.api.get("/api/v1/persistentvolumes") or {}).get("items", [])
+        names = [item["metadata"]["name"] for item in found if item["status"].get("phase") == "Released"]
+        for name in names:
+            self.api.delete(f"/api/v1/persistentvolumes/{name}")
+            storage.wipe(self.settings, name)
+        if names:
+            self.kubectl("apply", "-f", "-", stdin=storage.manifest(self.settings, names))
+        return names
+
+    # ---- looking at it
+
+    def kubectl(self, *words: str | Path, stdin: str | None = None, check: bool = True) -> str:
+        """Output of kubectl, as the cluster's administrator."""
+        command = [self.settings.bin / "kubectl", f"--kubeconfig={self.settings.kubeconfig}", *words]
+        return run(command, stdin=stdin, check=check)
+
+    def status(self) -> str:
+        """Which process of it runs, one line each."""
+        lines = []
+        for record in sorted(self.settings.run.glob("*.json")):
+            pid = process.recorded(record)
+            lines.append(f"  {record.stem:<24} {f'pid {pid}' if pid else 'not running'}")
+        return "\n".join(lines)

@@ -1,0 +1,124 @@
+"""Images without a registry: a store on disk that holds each layer once, and gives a node only what it lacks.
+
+The store is an OCI image layout; buildah fills it and containerd imports from it. A layer that is in a node's
+containerd already (say, a large base) is neither packed nor sent again.
+"""
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+from cluster.errors import ClusterError
+from cluster.settings import Settings
+from cluster.shell import run
+
+PAUSE: Final = "localhost/pause:e2e"
+COREDNS: Final = "localhost/coredns:e2e"
+BUILDAH: Final = {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot"}
+NAME: Final = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME: Final = "io.containerd.image.name"
+
+
+class ImageStore:
+    """The images of a cluster, in an OCI image layout."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._place = settings.images
+        self._bin = settings.bin
+
+    def names(self) -> list[str]:
+        """Every image in the store."""
+        return sorted(entry["annotations"][NAME] for entry in self._index()["manifests"])
+
+    def add(self, name: str) -> None:
+        """Take an image from buildah's storage (podman's too). Uncompressed: it never leaves this machine."""
+        self._place.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | BUILDAH
+        target = f"oci:{self._place}:{name}"
+        run(["buildah", "push", "-q", "--disable-compression", name, target], env=environment, timeout=900)
+        self._prune()
+
+    def add_own(self) -> None:
+        """The two images that every cluster needs, each one static program: pause and CoreDNS."""
+        names = self.names() if (self._place / "index.json").exists() else []
+        catatonit = shutil.which("catatonit") or ""
+        if PAUSE not in names:
+            self._build(PAUSE, Path(catatonit), '["/catatonit", "-P"]')
+        if COREDNS not in names or _older(self._place / "coredns.built", self._bin / "coredns"):
+            self._build(COREDNS, self._bin / "coredns", '["/coredns"]')
+            (self._place / "coredns.built").touch()
+
+    def _build(self, name: str, program: Path, entrypoint: str) -> None:
+        with tempfile.TemporaryDirectory() as place:
+            shutil.copy(program, Path(place) / program.name)
+            recipe = f"FROM scratch\nCOPY {program.name} /{program.name}\nENTRYPOINT {entrypoint}\n"
+            (Path(place) / "Dockerfile").write_text(recipe)
+            run(["buildah", "bud", "-q", "-t", name, place], env=os.environ | BUILDAH)
+        self.add(name)
+
+    def blobs(self, name: str) -> list[str]:
+        """Digests of an image: manifest, configuration, layers."""
+        entry = self._entry(name)
+        manifest = json.loads(self._blob(entry["digest"]).read_bytes())
+        return [
+            entry["digest"],
+            manifest["config"]["digest"],
+            *(layer["digest"] for layer in manifest["layers"]),
+        ]
+
+    def write_archive(self, name: str, there: set[str], target: IO[bytes]) -> None:
+        """Write an image as an OCI archive, without the blobs that are already there."""
+        entry = self._entry(name)
+        entry["annotations"] = {CONTAINERD_NAME: name}
+        with tarfile.open(fileobj=target, mode="w|") as archive:
+            _write(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
+            _write(archive, "index.json", json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode())
+            for digest in dict.fromkeys(self.blobs(name)):
+                if digest not in there:
+                    archive.add(self._blob(digest), f"blobs/{digest.replace(':', '/')}")
+
+    def _blob(self, digest: str) -> Path:
+        return self._place / "blobs" / digest.replace(":", "/")
+
+    def _index(self) -> dict[str, Any]:
+        index: dict[str, Any] = json.loads((self._place / "index.json").read_text())
+        return index
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        for entry in self._index()["manifests"]:
+            if entry["annotations"][NAME] == name:
+                return dict(entry)
+        raise ClusterError(f"image {name} was not loaded: build it with buildah, then `load {name}`")
+
+    def _prune(self) -> None:
+        """Delete blobs of images whose name has moved on."""
+        kept = {digest for name in self.names() for digest in self.blobs(name)}
+        for file in (self._place / "blobs" / "sha256").iterdir():
+            if f"sha256:{file.name}" not in kept:
+                file.unlink()
+
+
+def _older(file: Path, than: Path) -> bool:
+    return not file.exists() or file.stat().st_mtime < than.stat().st_mtime
+
+
+def _write(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))
+
+
+@contextmanager
+def archive(store: ImageStore, name: str, there: set[str]) -> Iterator[Path]:
+    """The archive as a file, for as long as it is needed."""
+    with tempfile.NamedTemporaryFile(suffix=".tar") as file:
+        store.write_archive(name, there, file)
+        file.flush()
+        yield Path(file.name)

@@ -1,0 +1,178 @@
+"""A node: a machine made of namespaces, with containerd, kubelet and kube-proxy on it.
+
+Its process 1 waits in its own mount and pid namespaces (boot.sh); to end it is to switch the machine off.
+Its /var is a directory of the cluster's state, so what is on its "disk" is there after a crash.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from cluster import cgroups, pki, process
+from cluster.api import Api
+from cluster.errors import ClusterError
+from cluster.images import COREDNS, PAUSE, ImageStore, archive
+from cluster.network import Network
+from cluster.settings import DOMAIN, SHARED_DIRECTORY, Settings, node_index
+from cluster.shell import run, until
+
+HERE: Final = Path(__file__).parent
+KUBERNETES: Final = "/var/lib/kubernetes"
+DAEMONS: Final = ("containerd", "kubelet", "kube-proxy")
+
+
+def values(settings: Settings, name: str) -> dict[str, str]:
+    """What the files under config/ and manifests/ leave open."""
+    index, addresses, clocks = node_index(name), settings.addresses, settings.clocks
+    return {
+        "NODE": name,
+        "ADDRESS": addresses.node(index),
+        "PODS": addresses.pods_of(index),
+        "GATEWAY": addresses.gateway_of(index),
+        "ALL_PODS": addresses.pods,
+        "DNS": addresses.dns,
+        "DOMAIN": DOMAIN,
+        "CGROUP": f"{settings.name}/{name}",
+        "PAUSE_IMAGE": PAUSE,
+        "COREDNS_IMAGE": COREDNS,
+        "LEASE_SECONDS": str(clocks.lease_seconds),
+        "STATUS_SECONDS": str(clocks.status_seconds),
+    }
+
+
+def render(file: Path, values: Mapping[str, str]) -> str:
+    """A file with every $NAME filled in; a KeyError if one is not known."""
+    return Template(file.read_text()).substitute(values)
+
+
+class Node:
+    """One node of a cluster, by name: node1, node2, ..."""
+
+    def __init__(self, settings: Settings, name: str, network: Network, api: Api) -> None:
+        self.name = name
+        self._settings = settings
+        self._network = network
+        self._api = api
+        index = node_index(name)
+        self.address = settings.addresses.node(index)
+        self.pods = settings.addresses.pods_of(index)
+        self.var = settings.state / "nodes" / name / "var"
+
+    @property
+    def pid(self) -> int | None:
+        """Process 1 of the node, if it is on."""
+        return process.recorded(self._record("init"))
+
+    def switch_on(self, images: ImageStore, wanted: Sequence[str]) -> None:
+        """Boot, unless it is on: wires, namespaces, containerd with its images. Needs no API server."""
+        self._network.attach(self.name, self.address, self.pods)
+        if not self.pid:
+            self._clear()
+            self._configure()
+            self._boot()
+        self._daemon("containerd", ["containerd", "--config", f"{KUBERNETES}/containerd.toml"])
+        until(lambda: self.run("ctr", "version", timeout=5), f"containerd of {self.name}")
+        for image in wanted:
+            self.load(images, image)
+
+    def join(self) -> None:
+        """Start what talks to the API server, and wait until the node is Ready."""
+        kubelet = [
+            "--config",
+            f"{KUBERNETES}/kubelet.yaml",
+            "--kubeconfig",
+            f"{KUBERNETES}/kubelet.kubeconfig",
+        ]
+        kubelet += ["--hostname-override", self.name, "--node-ip", self.address, "--v=2"]
+        self._daemon("kubelet", [self._settings.bin / "kubelet", *kubelet])
+        proxy = ["--config", f"{KUBERNETES}/kube-proxy.yaml", "--v=2"]
+        self._daemon("kube-proxy", [self._settings.bin / "kube-proxy", *proxy])
+        until(lambda: self._api.node_ready(self.name), f"{self.name} to be Ready (see {self._settings.log})")
+
+    def switch_off(self) -> None:
+        """A power cut: nobody on it can say goodbye, not even by closing a connection."""
+        self._network.detach(self.name)
+        process.stop(self._record("init"), grace=0)
+        for daemon in DAEMONS:
+            self._record(daemon).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Switch it off and throw it away."""
+        self.switch_off()
+        self._clear()
+        shutil.rmtree(self.var.parent, ignore_errors=True)
+
+    def load(self, images: ImageStore, image: str) -> None:
+        """Import an image: the blobs that its containerd lacks."""
+        there = set(self.run("ctr", "-n", "k8s.io", "content", "ls", "-q").split())
+        with archive(images, image, there) as file:
+            self.run("ctr", "-n", "k8s.io", "images", "import", str(file), timeout=900)
+
+    def run(self, *command: str, check: bool = True, timeout: float = 120) -> str:
+        """Output of a command on the node."""
+        return run([*self._enter(), *command], check=check, timeout=timeout)
+
+    def stop_daemon(self, name: str, *, grace: float = 10) -> None:
+        """End containerd, kubelet or kube-proxy; `switch_on` and `join` start it again. Pods go on."""
+        process.stop(self._record(name), grace=grace)
+
+    def _record(self, what: str) -> Path:
+        return self._settings.run / f"{self.name}.{what}.json"
+
+    def _groups(self) -> list[Path]:
+        return cgroups.make(f"{self._settings.name}/{self.name}/system")
+
+    def _clear(self) -> None:
+        """Remove what pods of the last boot left in the control groups."""
+        cgroups.remove(f"{self._settings.name}/{self.name}")
+
+    def _configure(self) -> None:
+        place = self.var / KUBERNETES.removeprefix("/var/")
+        (place / "cni").mkdir(parents=True, exist_ok=True)
+        (place / "resolv.conf").write_text("search .\n")
+        filled = values(self._settings, self.name)
+        for file in ("containerd.toml", "kubelet.yaml", "kube-proxy.yaml"):
+            (place / file).write_text(render(HERE / "config" / file, filled))
+        (place / "cni" / "10-pods.conflist").write_text(render(HERE / "config" / "cni.conflist", filled))
+        identity = pki.node(self._settings, self.name, self.address)
+        for suffix in ("crt", "key"):
+            shutil.copy(self._settings.pki / f"{identity}.{suffix}", place / f"node.{suffix}")
+        shutil.copy(self._settings.pki / "ca.crt", place / "ca.crt")
+        pki.kubeconfig(self._settings, identity, place / "kubelet.kubeconfig")
+        shutil.copy(self._settings.pki / "kube-proxy.kubeconfig", place / "kube-proxy.kubeconfig")
+
+    def _boot(self) -> None:
+        self._settings.shared.mkdir(parents=True, exist_ok=True)
+        self._settings.shared.chmod(0o777)
+        apart = ["unshare", "--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc"]
+        boot: list[str | Path] = [
+            "sh",
+            HERE / "boot.sh",
+            self.name,
+            self.var,
+            self._settings.shared,
+            SHARED_DIRECTORY,
+        ]
+        enter = ["nsenter", f"--net={self._network.path(self.name)}"]
+        pid = self._spawn("init", [*enter, *apart, *boot])
+        until(
+            Path(f"/proc/{pid}/root/run/booted").exists, f"{self.name} to boot (see {self._log('init')})", 30
+        )
+
+    def _daemon(self, name: str, command: Sequence[str | Path]) -> None:
+        if not process.recorded(self._record(name)):
+            self._spawn(name, [*self._enter(), *command])
+
+    def _spawn(self, name: str, command: Sequence[str | Path]) -> int:
+        return process.spawn(command, self._record(name), self._log(name), self._groups(), child=True)
+
+    def _log(self, name: str) -> Path:
+        return self._settings.log / f"{self.name}.{name}.log"
+
+    def _enter(self) -> list[str]:
+        pid = self.pid
+        if not pid:
+            raise ClusterError(f"{self.name} is switched off")
+        return ["nsenter", f"--target={pid}", "--mount", "--uts", "--net", "--pid", "--"]

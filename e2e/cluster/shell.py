@@ -1,0 +1,56 @@
+"""Running short commands, and waiting for what they bring about."""
+
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cluster.errors import ClusterError
+
+POLL_SECONDS: Final = 0.1
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    check: bool = True,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    timeout: float | None = 120,
+) -> str:
+    """Output of a command; with `check`, a ClusterError with what it said if it fails."""
+    line = [str(word) for word in command]
+    try:
+        done = subprocess.run(  # noqa: S603
+            line, check=False, capture_output=True, text=True, env=env, cwd=cwd, input=stdin, timeout=timeout
+        )
+    except FileNotFoundError as error:
+        raise ClusterError(f"{line[0]} is not on this machine: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(f"{' '.join(line)} did not end within {timeout} s") from error
+    if check and done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        raise ClusterError(f"{' '.join(line)} ended with {done.returncode}: {said}")
+    return done.stdout
+
+
+T = TypeVar("T")
+
+
+def until(predicate: Callable[[], T], what: str, timeout: float = 60) -> T:
+    """The first true value of the predicate. Errors of the predicate count as "not yet"."""
+    deadline = time.monotonic() + timeout
+    while True:
+        trouble: object = None
+        try:
+            if value := predicate():
+                return value
+        except (ClusterError, OSError) as error:
+            trouble = error
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"waited {timeout:g} s in vain for {what}" + (f": {trouble}" if trouble else "")
+            )
+        time.sleep(POLL_SECONDS)
