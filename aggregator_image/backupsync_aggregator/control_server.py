@@ -18,7 +18,7 @@ import msgspec
 
 from backupsync.control import AggregatorStatus, Desired
 from backupsync_aggregator.network.limits import CONNECTION_LIMIT
-from backupsync_aggregator.network.transport import CannotBind
+from backupsync_aggregator.network.transport import CannotBind, has_both
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 _STALL_SECONDS: Final = 60.0
@@ -80,8 +80,9 @@ class ControlServer:
 
     def __init__(self, host: str, port: int, token: str, desk: Desk, metrics: Callable[[], bytes]) -> None:
         self._application = _Application(token, desk, metrics)
+        host, kind = ("::", _ServerOfBoth) if host == "*" and has_both() else (host.replace("*", ""), _Server)
         try:
-            self._server = make_server(host, port, self._application, _Server, _Handler)
+            self._server = make_server(host, port, self._application, kind, _Handler)
         except (OSError, OverflowError) as error:
             raise CannotBind(
                 f"http {host}:{port}: cannot be listened on: {error}; choose another port"
@@ -148,6 +149,17 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_name = str(self.server_address[0])
         self.server_port = int(self.server_address[1])
         self.setup_environ()
+
+
+class _ServerOfBoth(_Server):
+    """One that IPv4 and IPv6 reach."""
+
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        """Take IPv4 too, whatever the system's default is."""
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 class _Handler(WSGIRequestHandler):

@@ -6,6 +6,7 @@ No label says who this worker is: identity comes from discovery's target labels,
 import json
 import logging
 import os
+import socket
 import threading
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
@@ -109,7 +110,9 @@ class MetricsServer:
 
     def __init__(self, metrics: WorkerMetrics, port: int, file: str | None) -> None:
         # A file to write the port to means a local run: nobody else has business here.
-        host = "127.0.0.1" if file else "0.0.0.0"  # noqa: S104 -- Prometheus scrapes the pod's address
+        # In a pod Prometheus scrapes the pod's address, of IPv4 or IPv6.
+        everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104
+        host = "127.0.0.1" if file else everywhere
         try:
             server, thread = start_http_server(port, host, metrics.registry)
         except OSError as error:

@@ -91,7 +91,7 @@ class Link:
             _clear_path(endpoint.removeprefix("ipc://"))
         else:
             endpoint = _resolved(endpoint)
-            if "[" in endpoint:
+            if "[" in endpoint or (endpoint.startswith("tcp://*") and has_both()):
                 self.socket.setsockopt(zmq.IPV6, 1)
         try:
             self.socket.bind(endpoint)
@@ -100,6 +100,11 @@ class Link:
                 "choose another port" if error.errno == zmq.EADDRINUSE else "give an address of this host"
             )
             raise CannotBind(f"endpoint {endpoint}: cannot be listened on: {error}; {remedy}") from error
+
+
+def has_both() -> bool:
+    """Whether one socket here can listen on IPv4 and IPv6: some nodes have IPv6 switched off."""
+    return socket.has_dualstack_ipv6()
 
 
 def _clear_path(path: str) -> None:
