@@ -28,8 +28,8 @@ class Place(NamedTuple):
 def place_of(job: BackupSyncJob, uid: str) -> Place:
     """Return where `job`'s checkpoints lie.
 
-    In a claim every job has a directory of its own, by its uid: a job created anew under the same name neither
-    overwrites the retained model nor goes on from it in silence.
+    In a claim every job has a directory of its own, by its uid: a job created anew under the same name
+    neither overwrites the retained model nor goes on from it in silence.
     """
     path, claim = job.spec.checkpoint.path, job.spec.checkpoint.volume_claim_template
     below = "" if path is None or path.startswith("/") else path

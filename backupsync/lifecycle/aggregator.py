@@ -8,7 +8,7 @@ from msgspec import structs
 
 from backupsync.exits import Exit, ExitKind
 from backupsync.lifecycle.draft import Draft, name_of
-from backupsync.lifecycle.restarts import LOST_TIMEOUTS, backoff, last_words, permanent_reason
+from backupsync.lifecycle.restarts import LOST_TIMEOUTS, Blame, backoff, last_words, permanent_reason
 from backupsync.lifecycle.types import Replica, Start
 
 SILENCE_SECONDS = 30.0
@@ -24,13 +24,20 @@ def mint_epoch(draft: Draft) -> None:
 
 def durable(draft: Draft) -> bool:
     """Whether checkpoints outlive the aggregator."""
+    if draft.observed.durable is not None:
+        return draft.observed.durable
     checkpoint = draft.spec.checkpoint
     return checkpoint.path is not None or checkpoint.volume_claim_template is not None
 
 
+def can_lose(draft: Draft) -> bool:
+    """Whether the aggregator in office may end and nothing of the training be lost."""
+    return durable(draft) or not draft.status.begun
+
+
 def can_come_back(draft: Draft) -> bool:
     """Whether a next epoch can go on where the last one ended; otherwise the job has failed by this call."""
-    if durable(draft) or not draft.status.begun:
+    if can_lose(draft):
         return True
     iteration = draft.status.progress.iteration if draft.status.progress else 0
     draft.fail(
@@ -52,9 +59,16 @@ def judge_aggregator(draft: Draft) -> None:
     replica = draft.replicas.get(draft.aggregator_id)
     if replica is None:
         if draft.status.aggregator_seen:
-            _end(draft, "vanished", "it was deleted or its node lost", counted=False)
+            _end(draft, "vanished", "it was deleted or its node lost", "loss")
     elif replica.phase == "Exited":
         _exited(draft, replica)
+    elif replica.node_lost:
+        _node_lost(draft, replica)
+    elif replica.stopping:
+        # Not at once: it writes a checkpoint, and its successor would fence it before.
+        draft.note(
+            f"{name_of(replica.id)} is being ended from outside: the next epoch follows when it is gone"
+        )
     else:
         _watch_silence(draft, replica)
 
@@ -96,12 +110,23 @@ def _exited(draft: Draft, replica: Replica) -> None:
     if replica.exit is ExitKind.PERMANENT:
         message = f"{name_of(replica.id)} cannot go on, trying again cannot help: {words}"
         draft.fail(permanent_reason(replica), message)
+    elif replica.exit is ExitKind.DISRUPTED:
+        _end(draft, f"was ended from outside ({replica.disruption})", words, "eviction")
     elif replica.exit is ExitKind.SUCCEEDED:
-        _end(draft, "ended by itself with exit code 0", words, counted=False)
+        _end(draft, "ended by itself with exit code 0", words, "loss")
     elif replica.exit_code == Exit.FENCED:
-        _end(draft, "found a newer epoch in the checkpoint directory", words, counted=True)
+        _end(draft, "found a newer epoch in the checkpoint directory", words, "crash")
     else:
-        _end(draft, "crashed", words, counted=True)
+        _end(draft, "crashed", words, "crash")
+
+
+def _node_lost(draft: Draft, replica: Replica) -> None:
+    """Its node is out of reach: a next epoch takes over, and the checkpoint directory fences a revenant."""
+    where = f"node {replica.node} is out of reach"
+    if can_lose(draft) or replica.stopping:
+        _end(draft, "is on a lost node", where, "loss")
+    else:
+        draft.note(f"{name_of(replica.id)}: {where}; nothing of it is kept elsewhere, so it is waited for")
 
 
 def _watch_silence(draft: Draft, replica: Replica) -> None:
@@ -118,22 +143,28 @@ def _watch_silence(draft: Draft, replica: Replica) -> None:
     if draft.now < since + patience:
         draft.wake(since + patience)
         draft.note(f"{name_of(replica.id)} runs but does not answer: it may come back until replaced")
-    elif not durable(draft) and draft.status.begun:
+    elif replica.ready:
+        draft.note(f"{name_of(replica.id)} is well for its kubelet: it is this engine that does not reach it")
+    elif not can_lose(draft):
         draft.note(f"{name_of(replica.id)} does not answer, yet with no checkpoint ending it would lose all")
     else:
         draft.stop(replica, f"it did not answer for {patience:g} s", grace_seconds=0.0)
-        _end(draft, "hung", f"no answer for more than {patience:g} s", counted=True)
+        _end(draft, "hung", f"no answer for more than {patience:g} s", "crash")
 
 
-def _end(draft: Draft, what: str, words: str, *, counted: bool) -> None:
+def _end(draft: Draft, what: str, words: str, blame: Blame) -> None:
     """Mint the next epoch after the pause its failures earn; fail the job at the limit."""
     status, old = draft.status, draft.aggregator_id
     limit = draft.spec.run_policy.backoff_limit
+    counted = blame == "crash"
     crashes, losses = status.aggregator_crashes + counted, status.aggregator_losses + (not counted)
     reached = status.progress.iteration if status.progress else 0
     draft.update(
         aggregator_crashes=crashes,
         aggregator_losses=losses,
+        aggregator_crashes_total=status.aggregator_crashes_total + counted,
+        aggregator_losses_total=status.aggregator_losses_total + (blame == "loss"),
+        aggregator_evictions=status.aggregator_evictions + (blame == "eviction"),
         aggregator_retry_at=draft.now + backoff(crashes + losses),
         aggregator_iteration=max(status.aggregator_iteration, reached),
     )

@@ -9,8 +9,7 @@ from typing import Any, Literal
 from msgspec import structs
 
 from backupsync.control import AggregatorStatus
-from backupsync.exits import ExitKind
-from backupsync.lifecycle.conditions import with_condition
+from backupsync.exits import Exit
 from backupsync.lifecycle.types import (
     Action,
     Announce,
@@ -33,6 +32,18 @@ from backupsync.spec import BackupSyncJob, JobSpec
 # Announced before, told before stopped (the aggregator lets a rank go before its replica ends), stopped
 # before started (a freed place is free), the aggregator started before its workers.
 _ORDER: tuple[type[Action], ...] = (Announce, Tell, Stop, Start, Delete)
+
+
+_CONDITIONS = ("Accepted", "Ready", "Suspended", "Succeeded", "Failed")
+
+
+def with_condition(conditions: tuple[Condition, ...], wanted: Condition, now: float) -> tuple[Condition, ...]:
+    """Return `conditions` with `wanted` in the place of its type, stamped `now` if its status flipped."""
+    old = next((c for c in conditions if c.type == wanted.type), None)
+    since = now if old is None or old.status != wanted.status else old.last_transition_time
+    stamped = structs.replace(wanted, last_transition_time=since)
+    others = (c for c in conditions if c.type != wanted.type)
+    return tuple(sorted((*others, stamped), key=lambda c: _CONDITIONS.index(c.type)))
 
 
 class Draft:
@@ -71,6 +82,15 @@ class Draft:
         return ReplicaId("aggregator", 0, self.status.aggregator_attempt)
 
     @property
+    def last_answer(self) -> AggregatorStatus | None:
+        """What the aggregator in office says, or said last before it exited."""
+        replica = self.replicas.get(self.aggregator_id)
+        final = None if replica is None or replica.phase != "Exited" else replica.final
+        if final is not None and final.epoch == self.status.aggregator_attempt:
+            return final
+        return self.aggregator
+
+    @property
     def echoed(self) -> bool:
         """Whether the aggregator in office has applied the desired state."""
         desired, answer = self.status.desired, self.aggregator
@@ -80,7 +100,7 @@ class Draft:
     def dismissed(self) -> bool:
         """Whether the aggregator in office has come to its end, and so has sent its workers home."""
         replica, progress = self.replicas.get(self.aggregator_id), self.status.progress
-        if replica is not None and replica.exit is ExitKind.SUCCEEDED:
+        if replica is not None and replica.phase == "Exited" and replica.exit_code == Exit.SUCCESS:
             return True
         ended = progress is not None and progress.phase in ("Suspended", "Succeeded", "Failed")
         return ended and self.answered
@@ -134,13 +154,17 @@ class Draft:
         self.note(_sentence(action))
 
     def stop(self, replica: Replica, reason: str, grace_seconds: float = 10.0) -> None:
-        """End `replica`, unless it is ending already."""
+        """End `replica`, unless it is ending already; by force where its node cannot confirm it."""
         if any(isinstance(a, Stop) and a.replica == replica.id for a in self._actions):
             return
-        if replica.stopping:
+        if replica.node_lost:
+            self.act(Stop(replica.id, f"{reason}; its node is lost", 0.0, force=True))
+        elif replica.stopping:
             self.note(f"{name_of(replica.id)} is ending: {reason}")
         else:
-            self.act(Stop(replica.id, reason, grace_seconds))
+            # To an API server, no grace means not to wait for the node: two of an attempt might run.
+            least = 1.0 if self.observed.pods else 0.0
+            self.act(Stop(replica.id, reason, max(least, grace_seconds)))
 
     def announce(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Tell people. Call it on transitions only."""

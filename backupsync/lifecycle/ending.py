@@ -5,7 +5,8 @@ Finished is finished: a job that succeeded or failed only stops what still runs,
 
 from backupsync.lifecycle.desired import desire_halt, tell
 from backupsync.lifecycle.draft import Draft
-from backupsync.lifecycle.types import Delete, Replica, Stop
+from backupsync.lifecycle.pending import in_words, stuck_replicas
+from backupsync.lifecycle.types import Delete, Replica
 
 DRAIN_SECONDS = 10.0
 """How long workers that the aggregator has dismissed may take to end by themselves."""
@@ -13,14 +14,16 @@ DRAIN_SECONDS = 10.0
 
 def recognise_end(draft: Draft) -> None:
     """End the job when its aggregator says that training succeeded or failed."""
-    answer = draft.aggregator
+    answer = draft.last_answer
     if answer is None or draft.finished:
         return
     if answer.phase == "Succeeded":
         message = answer.message or f"{answer.iteration} iterations, {answer.examples} examples applied"
         draft.succeed(answer.reason or "Completed", message)
     elif answer.phase == "Failed":
-        draft.fail(answer.reason or "AggregatorFailed", answer.message or "the aggregator gave up")
+        waited = in_words(stuck_replicas(draft)) if draft.observed.pods else ""
+        said = "; ".join(filter(None, (answer.message or "the aggregator gave up", waited)))
+        draft.fail(answer.reason or "AggregatorFailed", said)
 
 
 def check_deadline(draft: Draft) -> None:
@@ -51,8 +54,10 @@ def clean_up(draft: Draft) -> None:
     else:
         told = draft.dismissed or draft.aggregator is not None
         wind_up(draft, since=since, dismissed=told, reason="the job has ended")
+        if draft.observed.pods:
+            release(draft, "the job has ended; only sidecars still run in it")
     if draft.observed.pods and draft.spec.run_policy.clean_pod_policy == "All":
-        _remove_exited(draft)
+        remove_exited(draft, "cleanPodPolicy All removes finished pods too")
     _expire(draft, since)
 
 
@@ -95,10 +100,18 @@ def _left_behind(draft: Draft, replica: Replica) -> bool:
     return not draft.there("aggregator") and (replica.id.rank, replica.id.attempt) not in joined
 
 
-def _remove_exited(draft: Draft) -> None:
+def remove_exited(draft: Draft, reason: str) -> None:
+    """Delete the pods of replicas that have exited."""
     for replica in draft.observed.replicas:
-        if replica.phase == "Exited" and not replica.stopping:
-            draft.act(Stop(replica.id, "cleanPodPolicy All removes finished pods too", 0.0))
+        if replica.phase == "Exited":
+            draft.stop(replica, reason)
+
+
+def release(draft: Draft, reason: str) -> None:
+    """Delete the pods that only their sidecars keep."""
+    for replica in draft.observed.replicas:
+        if replica.phase == "Exited" and replica.lingers:
+            draft.stop(replica, reason)
 
 
 def _expire(draft: Draft, since: float) -> None:
@@ -107,10 +120,12 @@ def _expire(draft: Draft, since: float) -> None:
         draft.note("the job has ended; its record is kept")
         return
     due = since + ttl
+    # Pods that cleanPodPolicy leaves alone go with the record: nobody else would ever end them.
+    abandoned = draft.observed.pods and draft.spec.run_policy.clean_pod_policy == "None"
     if draft.now < due:
         draft.wake(due)
         draft.note(f"the record of the job is deleted in {due - draft.now:.0f} s")
-    elif draft.there("worker") or draft.there("aggregator"):
+    elif not abandoned and (draft.there("worker") or draft.there("aggregator")):
         draft.note("the record of the job is deleted once nothing of it runs")
     else:
         draft.act(Delete(f"ttlSecondsAfterFinished {ttl} has passed"))

@@ -4,12 +4,19 @@ A halt once begun is completed even if it is taken back meanwhile, since the agg
 go; the job then goes on under a new epoch.
 """
 
+from typing import Final
+
 from msgspec import structs
 
-from backupsync.lifecycle.aggregator import can_come_back, mint_epoch
+from backupsync.lifecycle.aggregator import can_come_back, can_lose, mint_epoch
 from backupsync.lifecycle.desired import desire_halt, tell
 from backupsync.lifecycle.draft import Draft
-from backupsync.lifecycle.ending import wind_up
+from backupsync.lifecycle.ending import remove_exited, wind_up
+
+REFUSED: Final = (
+    "spec.runPolicy.suspend is true, yet training goes on: its checkpoints end with the aggregator's pod, so "
+    "suspending would lose all of it; give the next job a spec.checkpoint.volumeClaimTemplate, or delete this"
+)
 
 
 def wanted_halt(draft: Draft) -> str:
@@ -21,7 +28,8 @@ def wanted_halt(draft: Draft) -> str:
 
 def halt(draft: Draft) -> bool:
     """Bring the job to rest, or keep it there. True if that is wanted or under way, so that nothing runs."""
-    wanted, status = wanted_halt(draft), draft.status
+    wanted = _granted(draft, wanted_halt(draft))
+    status = draft.status
     if wanted and wanted != status.halt:
         draft.update(halt=wanted)
     if status.phase != "Suspended":
@@ -33,6 +41,19 @@ def halt(draft: Draft) -> bool:
     if wanted:
         _rest(draft)
     return bool(wanted)
+
+
+def _granted(draft: Draft, wanted: str) -> str:
+    """Refuse a suspension that nothing could be resumed from; whoever stops a job by hand means it."""
+    under_way = draft.status.halting_since is not None or draft.status.phase == "Suspended"
+    refused = wanted == "Suspended" and not under_way and not can_lose(draft)
+    if refused and not draft.status.suspend_refused:
+        draft.announce("Warning", "SuspendRefused", REFUSED)
+    if refused != draft.status.suspend_refused:
+        draft.update(suspend_refused=refused)
+    if refused:
+        draft.note(REFUSED)
+    return "" if refused else wanted
 
 
 def resume(draft: Draft) -> None:
@@ -69,7 +90,7 @@ def _begin(draft: Draft) -> None:
 
 
 def _wait_for_checkpoint(draft: Draft) -> None:
-    since, answer = draft.status.halting_since, draft.aggregator
+    since, answer = draft.status.halting_since, draft.last_answer
     if since is None:
         return
     stopped = draft.status.halt == "Stopped"
@@ -102,3 +123,5 @@ def _rest(draft: Draft) -> None:
     since = draft.status.halted_at
     since = draft.now if since is None else since
     wind_up(draft, since=since, dismissed=draft.dismissed, reason="the job is suspended")
+    if draft.observed.pods:
+        remove_exited(draft, "no pods while the job is suspended")

@@ -133,7 +133,8 @@ def start_missing(draft: Draft) -> None:
     """Start every member that has no replica, or that exited to be started again, once its pause is over."""
     for member in draft.status.members:
         replica = draft.replicas.get(id_of(member))
-        again = replica is not None and replica.phase == "Exited" and replica.starts < member.starts
+        ended = replica is not None and replica.phase == "Exited" and not draft.observed.pods
+        again = ended and replica is not None and replica.starts < member.starts
         if replica is not None and not again:
             continue
         retry_at = 0.0 if member.candidate else draft.history(member.rank).retry_at
@@ -155,6 +156,23 @@ def stop_unwanted(draft: Draft) -> None:
             draft.note(f"{name_of(replica.id)} stays until the aggregator has let it go")
         else:
             draft.stop(replica, "its rank is gone" if vanished else "another attempt has its place")
+
+
+def tidy(draft: Draft) -> None:
+    """Delete ended pods that nobody reads any more: of every rank the newest one is kept, for its log."""
+    if not draft.observed.pods:
+        return
+    wanted = {draft.aggregator_id, *(id_of(member) for member in draft.status.members)}
+    kept: set[tuple[str, int]] = set()
+    for replica in sorted(draft.replicas.values(), key=lambda r: r.id, reverse=True):
+        if replica.phase != "Exited" or replica.id in wanted:
+            continue
+        place = (replica.id.role, replica.id.rank)
+        if replica.lingers:
+            draft.stop(replica, "it has been replaced; only sidecars still run in it")
+        elif place in kept or replica.id.rank >= draft.spec.aggregation.total:
+            draft.stop(replica, "a later one that ended is kept instead")
+        kept.add(place)
 
 
 def _reason(member: MemberIntent) -> str:

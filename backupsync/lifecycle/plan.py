@@ -6,6 +6,7 @@ carry out `Plan.actions` in their order. Actions are level-triggered: one that w
 
 from msgspec import structs
 
+from backupsync.control import AggregatorStatus, MemberStatus
 from backupsync.lifecycle.aggregator import judge_aggregator, start_aggregator, stop_old_aggregators
 from backupsync.lifecycle.conditions import refresh_conditions
 from backupsync.lifecycle.desired import desire_running, tell
@@ -20,10 +21,15 @@ from backupsync.lifecycle.members import (
     settle_restarts,
     start_missing,
     stop_unwanted,
+    tidy,
 )
-from backupsync.lifecycle.restarts import credit_commits, judge_workers
+from backupsync.lifecycle.pending import watch_pending
+from backupsync.lifecycle.restarts import acquit, credit_commits, judge_workers
 from backupsync.lifecycle.types import JobStatus, Observed, Plan
 from backupsync.spec import BackupSyncJob
+
+OURS = "backupsync.dev/operator"
+"""What `runPolicy.managedBy` may say to mean this very engine."""
 
 
 def plan(job: BackupSyncJob, observed: Observed, status: JobStatus, now: float) -> Plan:
@@ -33,7 +39,7 @@ def plan(job: BackupSyncJob, observed: Observed, status: JobStatus, now: float) 
     `Plan.actions` are carried out. Equal arguments give equal plans.
     """
     draft = Draft(job, observed, status, now)
-    if job.spec.run_policy.managed_by is not None:
+    if job.spec.run_policy.managed_by not in (None, OURS):
         return _leave_alone(draft)
     _take_in(draft)
     recognise_end(draft)
@@ -88,9 +94,22 @@ def _take_in(draft: Draft) -> None:
         ),
         aggregator_seen=status.aggregator_seen or draft.aggregator_id in draft.replicas,
     )
-    if draft.aggregator is not None:
-        draft.update(progress=draft.aggregator)
-        _judge_evaluation(draft, draft.aggregator.evaluation_problem)
+    answer = draft.last_answer
+    if answer is not None:
+        draft.update(progress=_kept(draft, answer))
+        _judge_evaluation(draft, answer.evaluation_problem)
+
+
+def _kept(draft: Draft, answer: AggregatorStatus) -> AggregatorStatus:
+    """What is remembered of an answer: no counts of members and no refusals where all is one API object."""
+    if not draft.observed.pods:
+        return answer
+    old = draft.status.progress
+    members = answer.members or (old.members if old is not None and old.epoch == answer.epoch else ())
+    bare = (
+        MemberStatus(rank=m.rank, attempt=m.attempt, start=m.start, state=m.state, phase="") for m in members
+    )
+    return structs.replace(answer, members=tuple(bare), refusals=())
 
 
 def _judge_evaluation(draft: Draft, problem: str) -> None:
@@ -114,6 +133,7 @@ def _run(draft: Draft) -> None:
     drop_surplus(draft)
     promote_candidates(draft)
     credit_commits(draft)
+    acquit(draft)
     judge_workers(draft)
     if draft.finished:
         return
@@ -123,9 +143,13 @@ def _run(draft: Draft) -> None:
     desire_running(draft)
     stop_old_aggregators(draft)
     stop_unwanted(draft)
+    tidy(draft)
     tell(draft)
     start_aggregator(draft)
     start_missing(draft)
+    watch_pending(draft)
+    if draft.finished:
+        return
     answer = draft.aggregator
     if answer is not None and answer.phase in ("Training", "Evaluating") and draft.status.phase == "Pending":
         draft.update(phase="Running")

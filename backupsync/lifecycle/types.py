@@ -37,12 +37,31 @@ class Replica(Struct, frozen=True, kw_only=True):
     """Restarts in place."""
     stopping: bool = False
     """It is being ended, by us or by somebody else: the planner does not ask again."""
+    disruption: str = ""
+    """CamelCase word for what ends it, or has ended it, from outside (eviction, preemption, shutdown)."""
+    lingers: bool = False
+    """It exited, yet its pod goes on: sidecars keep it."""
+    ready: bool | None = None
+    """Whether whoever is beside it (a kubelet's probe) finds it well; None where nobody looks."""
     node: str = ""
     """Node that a pod is bound to; empty before it is, and for a process."""
+    node_ready: bool = True
+    """Its node answers, as far as anybody can say."""
     node_lost: bool = False
     """Its node has been out of reach for longer than nodeLostGraceSeconds: nobody can say whether it runs."""
     final: AggregatorStatus | None = None
     """Last answer of an aggregator that exited, as it left it behind."""
+
+
+class Rejection(Struct, frozen=True, kw_only=True):
+    """An object that the API server would not create: planned again, shown, and counted as pending."""
+
+    replica: ReplicaId | None = None
+    """The pod that was refused; None for another object of the job, such as its claim."""
+    reason: str
+    """The API's own word, such as Invalid or Forbidden."""
+    message: str
+    """The API's own message."""
 
 
 class Observed(Struct, frozen=True, kw_only=True):
@@ -64,6 +83,10 @@ class Observed(Struct, frozen=True, kw_only=True):
     aggregator need not wait for the old one's address. Processes always end with their job."""
     durable: bool | None = None
     """Whether checkpoints outlive the aggregator; None: as the spec says."""
+    place: str = ""
+    """Where checkpoints go, in words, for the Accepted condition; empty says nothing of it."""
+    rejections: tuple[Rejection, ...] = ()
+    """What could not be created when it was last tried."""
 
 
 class MemberIntent(Struct, frozen=True, kw_only=True):
@@ -110,6 +133,8 @@ class RankHistory(Struct, frozen=True, kw_only=True):
     """All ends by eviction, preemption or a node's shutdown."""
     restarts_total: int = 0
     """All restarts in place, asked for or not."""
+    hung_attempt: int = 0
+    """Attempt whose falling silent was counted as a crash: taken back if its node turns out to be lost."""
     lost_since: float | None = None
     """Unix time since which the aggregator calls it Lost while its replica still runs (frozen, cut off)."""
     left_since: float | None = None
@@ -139,6 +164,9 @@ class JobStatus(Struct, frozen=True, kw_only=True):
     aggregator_retry_at: float = 0.0
     aggregator_losses: int = 0
     """Consecutive ends of the aggregator that were not its fault, as RankHistory.losses."""
+    aggregator_crashes_total: int = 0
+    aggregator_losses_total: int = 0
+    aggregator_evictions: int = 0
     aggregator_iteration: int = 0
     """Iteration reached when the aggregator last ended: only beyond it are its crashes forgotten."""
     aggregator_seen: bool = False
@@ -160,6 +188,12 @@ class JobStatus(Struct, frozen=True, kw_only=True):
     """Time spent running, suspension excluded."""
     observed_at: float | None = None
     completion_time: float | None = None
+    pending_since: float | None = None
+    """Unix time since which training waits for pods that cannot start; None while it does not."""
+    pending_told: tuple[str, ...] = ()
+    """Reasons of pending pods announced since pods were last pending."""
+    suspend_refused: bool = False
+    """Suspension was asked for and refused, as nothing durable would be left to resume from."""
     evaluation_problem: str = ""
     """Why the newest evaluation has no result, as last announced; empty where it has one."""
     progress: AggregatorStatus | None = None

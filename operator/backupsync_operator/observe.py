@@ -4,29 +4,31 @@ The container named after the role is judged, not the pod's phase: sidecars keep
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-import msgspec
+from msgspec import structs
 
 from backupsync.control import AggregatorStatus
 from backupsync.exits import Exit, ExitKind, kind_of
 from backupsync.kube.names import replica_of
-from backupsync.lifecycle.types import Replica, ReplicaId
+from backupsync.lifecycle.types import Replica
+from backupsync.termination import decode_ending
+from backupsync_operator.nodes import Nodes, condition, node_state
 
-DISRUPTIONS = frozenset({"Evicted", "NodeShutdown", "Terminated", "Preempting", "UnexpectedAdmissionError"})
-"""Reasons in a failed pod's status that say: ended from outside."""
-_NOT_WAITING = ("ContainerCreating", "PodInitializing")
-_LATE_SECONDS = 30.0
-"""How long past its grace period a pod may be ending before its node is taken for lost."""
+_STARTING: Final = ("", "ContainerCreating", "PodInitializing")
+"""Reasons to wait that pass by themselves."""
+_ALIASES: Final = {"ErrImagePull": "ImagePullBackOff"}
+"""The kubelet alternates between the two for one and the same image."""
+_OWN_DEADLINE: Final = "DeadlineExceeded"
 
 Pod = Mapping[str, Any]
+Part = Mapping[str, Any]
 
 
 def replicas(
     pods: Iterable[Pod],
     answer: AggregatorStatus | None,
-    nodes: Mapping[str, Mapping[str, Any]] | None,
+    nodes: Nodes | None,
     now: float,
     grace_seconds: float,
 ) -> tuple[Replica, ...]:
@@ -34,157 +36,138 @@ def replicas(
     they may not be read; `grace_seconds` is how long a node may be out of reach.
     """
     starts = {(m.rank, m.attempt): m.start for m in (answer.members if answer is not None else ())}
-    made = [_replica(pod, starts, nodes, now, grace_seconds) for pod in pods]
+    made = (_replica(pod, starts, nodes, now, grace_seconds) for pod in pods)
     return tuple(sorted((r for r in made if r is not None), key=lambda replica: replica.id))
 
 
 def _replica(
-    pod: Pod,
-    starts: dict[tuple[int, int], int],
-    nodes: Mapping[str, Mapping[str, Any]] | None,
-    now: float,
-    grace_seconds: float,
+    pod: Pod, starts: Mapping[tuple[int, int], int], nodes: Nodes | None, now: float, grace_seconds: float
 ) -> Replica | None:
-    metadata = pod["metadata"]
+    metadata, status = pod["metadata"], pod.get("status") or {}
     id_ = replica_of(metadata.get("labels") or {})
     if id_ is None:
         return None
+    container = _container(status, id_.role)
+    node = node_state(pod, nodes, now, grace_seconds)
     told = starts.get((id_.rank, id_.attempt), 0) if id_.role == "worker" else 0
-    state, count = _container(pod, id_.role)
     base = Replica(
         id=id_,
         phase="Running",
-        starts=max(count, told),
+        starts=max(int(container.get("restartCount") or 0), told),
         stopping=metadata.get("deletionTimestamp") is not None,
-        node=(pod.get("spec") or {}).get("nodeName") or "",
-        node_lost=_node_lost(pod, nodes, now, grace_seconds),
+        disruption=_disruption(status)[0],
+        ready=bool(container.get("ready")) and node.ready,
+        node=node.name,
+        node_ready=node.ready,
+        node_lost=node.lost,
     )
-    return _judged(pod, base, state)
+    return _judged(base, container.get("state") or {}, status)
 
 
-def _judged(pod: Pod, base: Replica, state: Mapping[str, Any]) -> Replica:
-    status = pod.get("status") or {}
+def _judged(base: Replica, state: Part, status: Part) -> Replica:
     ended = state.get("terminated")
-    disruption = _disruption(status)
-    if ended is not None or status.get("phase") in ("Failed", "Succeeded"):
-        return _exited(base, ended, status, disruption)
-    failed_init = _failed_init(status)
-    if failed_init is not None:
-        return _exited(base, failed_init, status, disruption)
-    if "running" in state:
+    over = status.get("phase") in ("Failed", "Succeeded")
+    if ended is not None:
+        return _exited(structs.replace(base, lingers=not over), ended, status)
+    if over:
+        return _never_ran(base, status)
+    if "running" in state or (not state and status.get("phase") == "Running"):
         return base
-    reason, message = _pending(status, state)
-    return msgspec.structs.replace(base, phase="Pending", reason=reason, message=message)
+    reason, message = _why_pending(state, status)
+    return structs.replace(base, phase="Pending", ready=None, reason=reason, message=message)
 
 
-def _exited(
-    base: Replica,
-    ended: Mapping[str, Any] | None,
-    status: Mapping[str, Any],
-    disruption: tuple[str, str] | None,
-) -> Replica:
-    code = None if ended is None else int(ended.get("exitCode", 1))
-    words = str((ended or {}).get("message") or "").strip()
-    kind = ExitKind.RETRYABLE if code is None else kind_of(code)
-    reason = str((ended or {}).get("reason") or "")
-    if code is None and status.get("phase") == "Succeeded":
-        kind = ExitKind.SUCCEEDED
+def _exited(base: Replica, ended: Part, status: Part) -> Replica:
+    """Our container ended: its code says how, unless somebody ended it from outside."""
+    code, reason = int(ended.get("exitCode") or 0), str(ended.get("reason") or "")
+    words = str(ended.get("message") or "").strip()
+    kind = kind_of(code)
     if reason == "OOMKilled":
-        kind, code = ExitKind.OUT_OF_MEMORY, Exit.OUT_OF_MEMORY
-    elif kind is ExitKind.OUT_OF_MEMORY:
-        kind = ExitKind.RETRYABLE  # SIGKILL from somebody else: the kubelet would have said OOMKilled
-    if disruption is not None and kind not in (ExitKind.SUCCEEDED, ExitKind.PERMANENT):
-        kind, (reason, said) = ExitKind.DISRUPTED, disruption
-        words = said or words
-    final = _final(words) if base.id.role == "aggregator" else None
-    return msgspec.structs.replace(
-        base, phase="Exited", exit=kind, exit_code=code, reason=reason, message=words, final=final
+        kind, code = ExitKind.OUT_OF_MEMORY, int(Exit.OUT_OF_MEMORY)
+    elif kind is ExitKind.OUT_OF_MEMORY and "out of memory" not in words.lower():
+        kind = ExitKind.RETRYABLE  # a SIGKILL, and the kernel's out-of-memory killer did not send it
+    final = decode_ending(words) if base.id.role == "aggregator" else None
+    if final is not None:
+        words = final.message
+    disruption, said = _disruption(status)
+    if not disruption and reason == "ContainerStatusUnknown":
+        disruption = reason  # its node went down under it
+    if disruption and kind is not ExitKind.PERMANENT:
+        kind, words = ExitKind.DISRUPTED, "; ".join(filter(None, (said, words)))
+    return structs.replace(
+        base,
+        phase="Exited",
+        exit=kind,
+        exit_code=code,
+        reason=reason,
+        message=words or _plain_end(code, reason),
+        disruption=disruption,
+        ready=None,
+        final=final,
     )
 
 
-def _disruption(status: Mapping[str, Any]) -> tuple[str, str] | None:
-    target = _condition(status, "DisruptionTarget")
-    if status.get("phase") == "Failed" and status.get("reason") in DISRUPTIONS:
+def _never_ran(base: Replica, status: Part) -> Replica:
+    """The pod ended and our container never began: an init container failed, or a node turned it away."""
+    gone = structs.replace(base, phase="Exited", ready=None)
+    for container in status.get("initContainerStatuses") or ():
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            memory = ended.get("reason") == "OOMKilled"
+            kind = ExitKind.OUT_OF_MEMORY if memory else ExitKind.RETRYABLE
+            said = str(ended.get("message") or "").strip() or f"exit code {ended['exitCode']}"
+            message = f"init container {container.get('name')}: {said}"
+            return structs.replace(gone, exit=kind, reason=str(ended.get("reason") or ""), message=message)
+    if status.get("phase") == "Succeeded":
+        return structs.replace(gone, exit=ExitKind.SUCCEEDED, exit_code=0)
+    reason, message = str(status.get("reason") or "Failed"), str(status.get("message") or "")
+    if reason == _OWN_DEADLINE or _own_fault(status):
+        return structs.replace(gone, exit=ExitKind.RETRYABLE, reason=reason, message=message, disruption="")
+    disruption, said = _disruption(status)
+    return structs.replace(
+        gone,
+        exit=ExitKind.DISRUPTED,
+        reason=reason,
+        message=said or message or f"the pod failed: {reason}",
+        disruption=disruption or reason,
+    )
+
+
+def _disruption(status: Part) -> tuple[str, str]:
+    """What ends or ended the pod from outside, and its message; both empty where nothing does."""
+    target = condition(status, "DisruptionTarget")
+    if _own_fault(status):
+        return "", ""
+    if status.get("phase") == "Failed" and status.get("reason") not in (None, "", _OWN_DEADLINE):
         return str(status["reason"]), str(status.get("message") or "")
     if target.get("status") == "True":
         return str(target.get("reason") or "Disrupted"), str(target.get("message") or "")
-    return None
-
-
-def _failed_init(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    if status.get("phase") != "Failed":
-        return None
-    for container in status.get("initContainerStatuses") or ():
-        ended = (container.get("state") or {}).get("terminated")
-        if ended is not None and ended.get("exitCode"):
-            found: Mapping[str, Any] = ended
-            return found
-    return None
-
-
-def _pending(status: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[str, str]:
-    scheduled = _condition(status, "PodScheduled")
-    if scheduled.get("status") == "False":
-        return str(scheduled.get("reason") or "Unschedulable"), str(scheduled.get("message") or "")
-    waiting = [state.get("waiting")]
-    waiting += [(c.get("state") or {}).get("waiting") for c in status.get("initContainerStatuses") or ()]
-    for found in waiting:
-        if found and found.get("reason") not in _NOT_WAITING:
-            return str(found.get("reason") or "Waiting"), str(found.get("message") or "")
     return "", ""
 
 
-def _node_lost(
-    pod: Pod, nodes: Mapping[str, Mapping[str, Any]] | None, now: float, grace_seconds: float
-) -> bool:
-    name = (pod.get("spec") or {}).get("nodeName")
-    if not name:
-        return False
-    if nodes is not None:
-        node = nodes.get(name)
-        if node is None:
-            return _overdue(pod, now)  # deleted, or too new for our informer
-        ready = _condition(node.get("status") or {}, "Ready")
-        since = seconds_of(ready.get("lastTransitionTime"))
-        return bool(ready) and ready.get("status") == "Unknown" and now - (since or now) >= grace_seconds
-    return _overdue(pod, now)
+def _own_fault(status: Part) -> bool:
+    """Whether it was evicted for exceeding a limit of its own (disk): anywhere else it would be again."""
+    message = str(status.get("message") or "")
+    return status.get("reason") == "Evicted" and "exceed" in message and "limit" in message
 
 
-def _overdue(pod: Pod, now: float) -> bool:
-    """Without sight of nodes: a pod whose end has long been due, with nobody to confirm it."""
-    metadata = pod["metadata"]
-    due = seconds_of(metadata.get("deletionTimestamp"))
-    return due is not None and now > due + _LATE_SECONDS
+def _why_pending(state: Part, status: Part) -> tuple[str, str]:
+    """The scheduler's word, else the kubelet's about our container or an init container."""
+    scheduled = condition(status, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return str(scheduled.get("reason") or "Unschedulable"), str(scheduled.get("message") or "")
+    inits = ((c.get("state") or {}).get("waiting") for c in status.get("initContainerStatuses") or ())
+    for waiting in (state.get("waiting"), *inits):
+        reason = str((waiting or {}).get("reason") or "")
+        if reason not in _STARTING:
+            return _ALIASES.get(reason, reason), str((waiting or {}).get("message") or "")
+    return "", ""
 
 
-def _container(pod: Pod, name: str) -> tuple[Mapping[str, Any], int]:
-    for container in (pod.get("status") or {}).get("containerStatuses") or ():
-        if container.get("name") == name:
-            return container.get("state") or {}, int(container.get("restartCount") or 0)
-    return {}, 0
+def _plain_end(code: int, reason: str) -> str:
+    return f"exit code {code} ({reason})" if reason and reason not in ("Error", "Completed") else ""
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    return next((c for c in status.get("conditions") or () if c.get("type") == kind), {})
-
-
-def _final(words: str) -> AggregatorStatus | None:
-    """The status that an aggregator leaves as its last line, if it did."""
-    last = words.splitlines()[-1] if words else ""
-    if not last.startswith("{"):
-        return None
-    try:
-        return msgspec.json.decode(last, type=AggregatorStatus)
-    except msgspec.MsgspecError:
-        return None
-
-
-def seconds_of(time: str | None) -> float | None:
-    """Unix seconds of an RFC 3339 time."""
-    return None if not time else datetime.fromisoformat(time).timestamp()
-
-
-def epoch_of(pods: Iterable[Pod]) -> int:
-    """Highest epoch of any aggregator pod there is, 0 for none."""
-    found = (replica_of(pod["metadata"].get("labels") or {}) for pod in pods)
-    return max((r.attempt for r in found if isinstance(r, ReplicaId) and r.role == "aggregator"), default=0)
+def _container(status: Part, name: str) -> Part:
+    found = (c for c in status.get("containerStatuses") or () if c.get("name") == name)
+    return next(found, {})

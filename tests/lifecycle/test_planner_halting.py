@@ -151,9 +151,9 @@ def test_scaling_while_suspended_takes_effect_on_resuming(make_world):
 
 def test_resuming_without_a_checkpoint_fails_and_says_what_would_have_helped(make_world):
     world = make_world(checkpoint=False).up()
-    suspend(world)
+    world.stop_requested = True
     world.settle()
-    suspend(world, False)
+    world.stop_requested = False
     world.look()
     assert world.status.phase == "Failed"
     assert world.condition("Failed").reason == "NoCheckpoint"

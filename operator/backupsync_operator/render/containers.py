@@ -1,13 +1,14 @@
 """Our container in a pod, and the volumes it needs: what the template leaves open is filled in here."""
 
-from typing import Any
+from typing import Any, Final
 
+from backupsync import termination
 from backupsync.kube import names
 from backupsync.lifecycle.types import Role
 from backupsync_operator.render.context import JobContext
 from backupsync_operator.render.objects import wire_port
 
-USER = 65532
+USER: Final = 65532
 """uid and gid of the images' user (the nonroot user of distroless images)."""
 _KEY, _SCRATCH, _TMP, _CHECKPOINT = (
     "backupsync-key",
@@ -39,6 +40,8 @@ def complete(
         made.setdefault("imagePullPolicy", context.pull_policy)
     for key in ("restartPolicy", "restartPolicyRules"):
         made.pop(key, None)
+    if path := container.get("terminationMessagePath"):
+        variables = [*variables, {"name": termination.VARIABLE, "value": path}]
     own = [v for v in container.get("env") or () if not str(v.get("name")).startswith("BACKUPSYNC_")]
     made["env"] = [*variables, *own]
     made["ports"] = _ports(context, role, container.get("ports") or [])
@@ -70,7 +73,7 @@ def volumes(context: JobContext, role: Role, pod_spec: dict[str, Any]) -> list[d
 
 
 def _mounts(context: JobContext, role: Role, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    ours = [
+    ours: list[dict[str, Any]] = [
         {"name": _KEY, "mountPath": names.KEY_DIRECTORY, "readOnly": True},
         {"name": _SCRATCH, "mountPath": names.SCRATCH_DIRECTORY},
     ]
@@ -115,7 +118,7 @@ def _security(given: dict[str, Any], pod_spec: dict[str, Any]) -> dict[str, Any]
 
 
 def _probes() -> dict[str, dict[str, Any]]:
-    ask = {"httpGet": {"path": "/healthz", "port": "http"}, "timeoutSeconds": 5}
+    ask: dict[str, Any] = {"httpGet": {"path": "/healthz", "port": "http"}, "timeoutSeconds": 5}
     return {
         "startupProbe": {**ask, "periodSeconds": 2, "failureThreshold": 300},
         "readinessProbe": {**ask, "periodSeconds": 5, "failureThreshold": 2},

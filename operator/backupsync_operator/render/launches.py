@@ -7,12 +7,11 @@ import msgspec
 
 from backupsync.control import Desired, DesiredMember
 from backupsync.kube import names
-from backupsync.launch import AggregatorLaunch, WorkerLaunch, to_environment
+from backupsync.launch import NODE_VARIABLE, AggregatorLaunch, WorkerLaunch, to_environment
 from backupsync.lifecycle.types import ReplicaId
 from backupsync_operator.render.context import JobContext
 from backupsync_operator.render.objects import wire_port
 
-NODE_VARIABLE = "BACKUPSYNC_NODE"
 _SUFFIXES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3}
 """Suffixes of CPU quantities (Kubernetes API reference, Quantity)."""
 
@@ -53,6 +52,8 @@ def _worker(context: JobContext, replica: ReplicaId, threads: int) -> WorkerLaun
         endpoint=f"tcp://{host}:{wire_port(context)}",
         rank=replica.rank,
         attempt=replica.attempt,
+        restart_in_place="exec",
+        scratch_directory=names.SCRATCH_DIRECTORY,
         metrics_port=names.METRICS_PORT,
         threads=threads,
     )
@@ -68,7 +69,7 @@ def _aggregator(context: JobContext, replica: ReplicaId, threads: dict[str, int]
         desired=msgspec.to_builtins(context.status.desired or _first_desired(context)),
         begun=context.status.begun,
         checkpoint_directory=place.directory,
-        http_host="0.0.0.0",  # noqa: S104  the operator and Prometheus reach it by the pod's address
+        http_host="*",
         http_port=names.HTTP_PORT,
         trace_file=f"{traces}/trace.jsonl",
         worker_threads=threads["worker"],

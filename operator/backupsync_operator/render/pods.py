@@ -9,7 +9,7 @@ from typing import Any
 
 from backupsync.kube import names
 from backupsync.lifecycle.types import ReplicaId, Role
-from backupsync_operator.render.containers import complete, volumes
+from backupsync_operator.render.containers import USER, complete, volumes
 from backupsync_operator.render.context import JobContext
 from backupsync_operator.render.launches import environment, threads_of
 
@@ -26,7 +26,7 @@ def pod(context: JobContext, replica: ReplicaId) -> dict[str, Any]:
     spec.setdefault("automountServiceAccountToken", False)
     spec.setdefault("terminationGracePeriodSeconds", _GRACE_SECONDS[replica.role])
     spec["securityContext"] = {
-        "fsGroup": names_group(),
+        "fsGroup": USER,
         "fsGroupChangePolicy": "OnRootMismatch",
         **(spec.get("securityContext") or {}),
     }
@@ -45,11 +45,6 @@ def pod(context: JobContext, replica: ReplicaId) -> dict[str, Any]:
         "metadata": _metadata(context, replica, template.get("metadata") or {}),
         "spec": spec,
     }
-
-
-def names_group() -> int:
-    """Group that volumes belong to."""
-    return 65532
 
 
 def _template(context: JobContext, role: Role) -> dict[str, Any]:
