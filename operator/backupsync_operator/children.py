@@ -1,0 +1,154 @@
+"""The objects of a job beside its pods, brought in line with what is wanted; and the one way pods come to be.
+
+Everything has a deterministic name, so creating it again is a no-op; what already bears the name is taken
+only if it is the job's own.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from backupsync.kube import names
+from backupsync.lifecycle.types import JobStatus, ReplicaId
+from backupsync_operator import render
+from backupsync_operator.api import AlreadyExists, Api, ApiError, Conflict, Invalid, NotFound, Object
+from backupsync_operator.cr_status import difference
+from backupsync_operator.keys import job_key
+from backupsync_operator.kinds import BUDGETS, CLAIMS, SECRETS, Kind, kind_of
+from backupsync_operator.record import Problem, Record
+from backupsync_operator.store import Store
+
+AT_ONCE: Final = 8
+"""Pods of one job created at the same time."""
+
+
+class NameTaken(ApiError):  # noqa: N818 -- a state
+    """An object that is not the job's bears the name of one of its own."""
+
+
+class Children:
+    """Creates, changes and deletes the children of jobs."""
+
+    def __init__(self, api: Api, store: Store, operator_key: bytes) -> None:
+        self._api, self._store, self._key = api, store, operator_key
+
+    async def prepare(self, record: Record, context: render.JobContext, memory: JobStatus) -> None:
+        """Have Service, claim and budget as a running job wants them. Raises ApiError."""
+        wanted = [render.claim(context), render.service(context, memory.aggregator_attempt)]
+        wanted.append(render.budget(context))
+        for body in wanted:
+            if body is not None:
+                await self._bring_about(record, body)
+        if wanted[-1] is None:
+            await self.drop_budget(record)
+
+    async def drop_budget(self, record: Record) -> None:
+        """Delete the PodDisruptionBudget, if there is one. Raises ApiError."""
+        held = self._store.owned(BUDGETS, record.key, record.uid).get(names.budget_name(record.key.name))
+        if held is not None and "deletionTimestamp" not in held["metadata"]:
+            await self.delete(BUDGETS, held)
+
+    async def start(
+        self, record: Record, context: render.JobContext, replicas: Iterable[ReplicaId]
+    ) -> Problem | None:
+        """Create these pods, in their order; stop at the first that the API server refuses and return why.
+
+        Raises ApiError for a failure that may pass.
+        """
+        if not record.secret_made:
+            key = job_key(self._key, record.uid).hex()
+            await self._create(record, render.secret(context, key))
+            record.secret_made = True
+        # After a refusal one pod alone is tried, not a volley.
+        gate = asyncio.Semaphore(1 if record.rejections else AT_ONCE)
+        problems: list[Problem] = []
+
+        async def one(replica: ReplicaId) -> None:
+            async with gate:
+                if not problems:
+                    problem = await self._pod(record, render.pod(context, replica))
+                    problems.extend([] if problem is None else [problem])
+
+        results = await asyncio.gather(*map(one, replicas), return_exceptions=True)
+        if problems:
+            return problems[0]
+        for failure in results:
+            if isinstance(failure, BaseException):
+                raise failure
+        return None
+
+    async def delete(self, kind: Kind, held: Object, grace_seconds: float | None = None) -> None:
+        """Delete an object that the store holds; gone is gone. Raises ApiError."""
+        meta = held["metadata"]
+        try:
+            answer = await self._api.delete(
+                kind, meta["namespace"], meta["name"], uid=meta["uid"], grace_seconds=grace_seconds
+            )
+        except (NotFound, Conflict):
+            self._store.remove(kind, held)
+            return
+        left = answer.get("metadata") or {}
+        if left.get("uid") == meta["uid"] and left.get("deletionTimestamp") and grace_seconds != 0:
+            self._store.put(kind, answer)
+        elif not (meta.get("finalizers") or left.get("finalizers")):
+            self._store.remove(kind, held)
+
+    async def _pod(self, record: Record, body: Object) -> Problem | None:
+        try:
+            await self._create(record, body)
+        except NameTaken as error:
+            return Problem("NameTaken", str(error))
+        except Invalid as error:
+            return Problem("PodRejected", f"pod {body['metadata']['name']}: {error}")
+        return None
+
+    async def _bring_about(self, record: Record, body: Object) -> None:
+        kind, name = kind_of(body), body["metadata"]["name"]
+        held = self._store.children(kind, record.key).get(name)
+        if held is None or not _ours(kind, held, record):
+            await self._create(record, body)
+            return
+        patch = difference(_mutable(held["spec"]), _mutable(body["spec"]))
+        if patch is None:
+            return
+        try:
+            self._store.put(kind, await self._api.patch(kind, record.key.namespace, name, {"spec": patch}))
+        except NotFound:  # deleted a moment ago
+            self._store.remove(kind, held)
+            await self._create(record, body)
+
+    async def _create(self, record: Record, body: Object) -> None:
+        kind, name, namespace = kind_of(body), body["metadata"]["name"], record.key.namespace
+        try:
+            made = await self._api.create(kind, namespace, body)
+        except AlreadyExists:
+            if kind is SECRETS:  # is never read; a stranger's key only keeps the workers out
+                return
+            made = await self._api.read(kind, namespace, name)
+            if not _ours(kind, made, record):
+                raise NameTaken(409, "NameTaken", _taken(kind, made)) from None
+        if kind is not SECRETS:
+            self._store.put(kind, made)
+
+
+def _mutable(spec: Object) -> Object:
+    """What of a Service's or budget's spec ever changes; of the rest the server fills in some."""
+    return {field: spec[field] for field in ("selector", "minAvailable") if field in spec}
+
+
+def _ours(kind: Kind, held: Object, record: Record) -> bool:
+    labels = held["metadata"].get("labels") or {}
+    if kind is CLAIMS:  # retained from an earlier job of the same name: this one's checkpoints lie beside it
+        return bool(labels.get(names.JOB_LABEL) == record.key.name)
+    owners = held["metadata"].get("ownerReferences") or []
+    return any(owner.get("uid") == record.uid for owner in owners)
+
+
+def _taken(kind: Kind, held: Object) -> str:
+    meta = held["metadata"]
+    owner = next((f"{o['kind']} {o['name']}" for o in meta.get("ownerReferences") or []), "nobody")
+    going = " and is being deleted" if "deletionTimestamp" in meta else ""
+    return (
+        f"{held.get('kind', kind.plural)} {meta['name']} is there already and belongs to {owner}, not to "
+        f"this job{going}: delete it, or give the job another name"
+    )

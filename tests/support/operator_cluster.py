@@ -1,0 +1,97 @@
+"""The whole operator in this process, against a small API server and a kubelet of ours."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fake_api import FakeApi, Object
+from fake_cluster import Kubelet
+from kubernetes.aio.client import Configuration
+
+from backupsync_operator.app import Operator
+from backupsync_operator.settings import Settings
+
+DEADLINE = 30.0
+
+
+def settings(**changes: Any) -> Settings:
+    given = {
+        "worker_image": "example/worker:1",
+        "aggregator_image": "example/aggregator:1",
+        "lease_namespace": "operators",
+        "identity": "operator-a",
+        "http_port": 0,
+        "progress_seconds": 3600.0,
+    }
+    return Settings(**{**given, **changes})
+
+
+def job(name: str = "digits", workers: int = 2, backups: int = 1, **spec: Any) -> Object:
+    return {
+        "apiVersion": "backupsync.dev/v1alpha1",
+        "kind": "BackupSyncJob",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "program": {"entrypoint": "digits:Digits"},
+            "aggregation": {"workers": workers, "backupWorkers": backups},
+            "training": {"iterations": 5, "batchSize": 4, "optimizer": {"name": "SGD", "lr": 0.1}},
+            **spec,
+        },
+    }
+
+
+class Cluster:
+    """The API server, the kubelet, and whichever operators a test starts."""
+
+    def __init__(self, api: FakeApi, kubelet: Kubelet) -> None:
+        self.api, self.kubelet = api, kubelet
+
+    @contextlib.asynccontextmanager
+    async def operator(self, **changes: Any) -> AsyncIterator[Operator]:
+        """Run an operator; it must not die while the test waits for something."""
+        operator = Operator(
+            settings(**changes),
+            Configuration(host=self.api.url),
+            poll_seconds=0.02,
+            aggregator_port=self.kubelet.port,
+        )
+        task = asyncio.create_task(operator.run())
+        self.running = task
+        try:
+            yield operator
+        finally:
+            operator.stop()
+            await task
+
+    async def until(self, what: str, predicate: Callable[[], Any]) -> Any:
+        """Wait until `predicate` holds; fail at once when the operator has died."""
+        end = time.monotonic() + DEADLINE
+        while not (found := predicate()):
+            if self.running.done():
+                self.running.result()
+            if time.monotonic() > end:
+                raise AssertionError(f"{what}: not within {DEADLINE} s\n{self.describe()}")
+            await asyncio.sleep(0.01)
+        return found
+
+    def status(self, name: str = "digits") -> Object:
+        held = self.api.get("backupsyncjobs", name)
+        return {} if held is None else held.get("status") or {}
+
+    def state(self, name: str = "digits") -> str:
+        return str(self.status(name).get("state", ""))
+
+    def condition(self, kind: str, name: str = "digits") -> Object:
+        return next((c for c in self.status(name).get("conditions", []) if c["type"] == kind), {})
+
+    def pods(self) -> set[str]:
+        return {pod["metadata"]["name"] for pod in self.api.all("pods")}
+
+    def describe(self) -> str:
+        lines = [f"{pod['metadata']['name']}: {pod.get('status')}" for pod in self.api.all("pods")]
+        for held in self.api.all("backupsyncjobs"):
+            status = {k: v for k, v in (held.get("status") or {}).items() if k != "memory"}
+            lines.append(f"{held['metadata']['name']}: {status}")
+        return "\n".join(lines)
