@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from backupsync import __version__
-from backupsync.cli import change, inspect, plot, run
+from backupsync.cli import change, inspect, plot, run, submit
 from backupsync.cli.boundary import Boundary
 
 app = typer.Typer(
@@ -35,14 +35,17 @@ def _options(
 
 
 app.command("run", rich_help_panel="Train")(run.run)
+app.command("submit", rich_help_panel="Train")(submit.submit)
 app.command("validate", rich_help_panel="Train")(run.validate)
 app.command("plot", rich_help_panel="Train")(plot.plot)
+app.command("wait", rich_help_panel="Look")(submit.wait)
 app.command("list", rich_help_panel="Look")(inspect.list_jobs)
 app.command("status", rich_help_panel="Look")(inspect.status)
 app.command("events", rich_help_panel="Look")(inspect.events)
 app.command("explain", rich_help_panel="Look")(inspect.explain)
 app.command("logs", rich_help_panel="Look")(inspect.logs)
 app.command("metrics", rich_help_panel="Look")(inspect.metrics)
+app.command("get-model", rich_help_panel="Look")(submit.get_model)
 app.command("scale", rich_help_panel="Change")(change.scale)
 app.command("suspend", rich_help_panel="Change")(change.suspend)
 app.command("resume", rich_help_panel="Change")(change.resume)

@@ -34,6 +34,11 @@ class Boundary(TyperGroup):
             raise typer.Exit(0) from None
 
 
+def say(text: str) -> None:
+    """Tell the person, on stderr: stdout is the answer's."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+
 def fail(error: BackupSyncError) -> NoReturn:
     """Say what is wrong, and end with exit code 2."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)

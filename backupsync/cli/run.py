@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from backupsync.cli.boundary import INTERRUPTED
+from backupsync.cli.boundary import INTERRUPTED, say
 from backupsync.cli.checks import read_job, refuse
-from backupsync.cli.options import Context, Manifest, StateDir, require_local
+from backupsync.cli.options import Manifest, StateDir
+from backupsync.errors import BackupSyncError
 from backupsync.inject import load_profile
 from backupsync.local.home import JobDirectory, state_root
 from backupsync.local.observer import Observer, Silent
@@ -49,17 +50,23 @@ def run(
     ] = False,
     log_format: Annotated[LogFormat, typer.Option(help="Format of the processes' logs.")] = LogFormat.TEXT,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the end.")] = False,
-    local: Annotated[
+    local: Annotated[  # noqa: ARG001 -- said for clearness
         bool, typer.Option("--local", help="Run as processes of this machine (default).")
     ] = True,
-    context: Context = None,
+    context: Annotated[
+        str | None, typer.Option("--context", hidden=True, help="For `backupsync submit`.")
+    ] = None,
     state_dir: StateDir = None,
 ) -> None:
     """Run the job here: one aggregator and N+b workers.
 
     Ctrl-C writes a checkpoint and stops; the same command goes on from it. A second Ctrl-C ends at once.
     """
-    require_local(local and context is None, context)
+    if context is not None:
+        raise BackupSyncError(
+            f"--context {context}: `run` works here; for a cluster: "
+            f"backupsync submit {manifest} --context {context}"
+        )
     job = read_job(manifest)
     if replay is not None:
         # Imports torch, which nothing else here needs.
@@ -99,7 +106,7 @@ def _run(prepared: Prepared, outputs: Outputs, options: RunOptions, quiet: bool)
         status = engine.run()
     except Interrupted:
         observer.close()
-        _say(f"job {prepared.directory.name}: every process was ended at once; {_how_to_go_on(prepared)}")
+        say(f"job {prepared.directory.name}: every process was ended at once; {_how_to_go_on(prepared)}")
         return INTERRUPTED
     finally:
         observer.close()
@@ -118,7 +125,7 @@ def _run(prepared: Prepared, outputs: Outputs, options: RunOptions, quiet: bool)
     console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 1000)
     console.print(render_summary(ending))
     if outputs.problem:
-        _say(outputs.problem)
+        say(outputs.problem)
     if status.phase == "Succeeded":
         return 0
     return 1 if status.phase == "Failed" else INTERRUPTED
@@ -135,7 +142,7 @@ def _observer(prepared: Prepared, quiet: bool) -> Observer:
         return Silent()
     observer: Observer = LiveProgress() if sys.stderr.isatty() else PlainProgress()
     if prepared.resumed_from is not None:
-        _say(f"job {prepared.directory.name}: goes on from its newest checkpoint")
+        say(f"job {prepared.directory.name}: goes on from its newest checkpoint")
     return observer
 
 
@@ -148,7 +155,3 @@ def _profile(path: Path | None) -> dict[str, Any] | None:
         return None
     profile: dict[str, Any] = load_profile(path).model_dump(mode="json", by_alias=True)
     return profile
-
-
-def _say(text: str) -> None:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)

@@ -8,6 +8,7 @@ from backupsync.cluster.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    NotInstalled,
     TimedOut,
     Unreachable,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "LogLine",
     "Member",
     "NotFound",
+    "NotInstalled",
     "Progress",
     "TimedOut",
     "Unreachable",

@@ -8,11 +8,11 @@ from typing import Any, Literal, Self
 
 from backupsync.cluster import paths
 from backupsync.cluster.connection import APPLY_PATCH, FIELD_MANAGER, MERGE_PATCH, Connection, Object
-from backupsync.cluster.errors import ClusterError, Conflict, Ended, Invalid, NotFound, TimedOut
+from backupsync.cluster.errors import Conflict, Forbidden, Invalid, NotFound, NotInstalled, TimedOut
 from backupsync.cluster.events import events_of
 from backupsync.cluster.explain import reasons_of
 from backupsync.cluster.logs import Selection, follow_logs, read_logs
-from backupsync.cluster.model_fetch import fetch_model
+from backupsync.cluster.pods import Endpoint, endpoints_of, list_pods
 from backupsync.cluster.submission import Submission, read_submission
 from backupsync.cluster.types import Event, Job, LogLine, job_of
 from backupsync.cluster.waiting import Until, changes, verdict
@@ -184,6 +184,11 @@ class Client:
         """Return, in lines, why the job stands as it does."""
         return reasons_of(self._connection, self.get(name))
 
+    def endpoints(self, name: str) -> Sequence[Endpoint]:
+        """Return where the job's running pods serve /metrics, within the cluster."""
+        self.get(name)
+        return endpoints_of(list_pods(self._connection, self.namespace, name))
+
     def scale(self, name: str, *, workers: int | None = None, backup_workers: int | None = None) -> Job:
         """Change N, b or both, in one step. Raises Invalid."""
         wanted = {"workers": workers, "backupWorkers": backup_workers}
@@ -202,10 +207,11 @@ class Client:
 
     def delete(
         self, name: str, *, checkpoints: bool = False, wait: bool = False, timeout: float | None = None
-    ) -> None:
+    ) -> str | None:
         """Delete the job, and its checkpoint volume only if `checkpoints` (or its retention) says so.
 
-        With `wait`, return when its pods are gone too. Raises NotFound, TimedOut.
+        With `wait`, return when its pods are gone too. Returns the name of the PersistentVolumeClaim that
+        stays, None where none does. Raises NotFound, TimedOut.
         """
         job = self.get(name)
         body = {"propagationPolicy": "Background", "preconditions": {"uid": job.uid}}
@@ -213,8 +219,7 @@ class Client:
         if wait:
             deadline = None if timeout is None else time.monotonic() + timeout
             self._await_departure(job, deadline)
-        if checkpoints:
-            self._delete_claim(name)
+        return self._settle_claim(name, job.uid, checkpoints)
 
     def get_model(self, name: str, out: Path, *, averaged: bool = False) -> Sequence[Path]:
         """Fetch the model of the job into directory `out`; return the files written.
@@ -223,14 +228,16 @@ class Client:
         newest checkpoint while the job trains. Read in the aggregator's pod while it runs, else through a
         pod of our own that mounts the checkpoint volume read-only and is deleted afterwards.
         """
+        from backupsync.cluster.model_fetch import fetch_model  # noqa: PLC0415
+
         return fetch_model(self._connection, self._get(name), out, averaged)
 
     def _get(self, name: str) -> Object:
         try:
             return self._connection.request("GET", paths.jobs(self.namespace, name), self._what(name))
+        except NotInstalled:
+            raise
         except NotFound as error:
-            if "install the operator" in str(error):
-                raise
             remedy = "`backupsync list --cluster` shows what there is, -n NAMESPACE looks elsewhere"
             raise NotFound(f"{self._what(name)}: not found; {remedy}") from error
 
@@ -293,19 +300,26 @@ class Client:
         except NotFound:
             return True
 
-    def _delete_claim(self, name: str) -> None:
+    def _settle_claim(self, name: str, uid: str, delete: bool) -> str | None:
+        """Delete the checkpoint claim, or return its name if it stays."""
         claim = names.claim_name(name)
-        path = paths.core(self.namespace, "persistentvolumeclaims", claim)
+        path, what = paths.core(self.namespace, "persistentvolumeclaims", claim), f"claim {claim}"
         try:
-            self._connection.request("DELETE", path, f"PersistentVolumeClaim {claim}")
+            if delete:
+                self._connection.request("DELETE", path, what)
+                return None
+            meta = self._connection.request("GET", path, what)["metadata"]
         except NotFound:
-            return
+            return None
+        except Forbidden:
+            if delete:
+                raise
+            return claim
+        owned = any(owner.get("uid") == uid for owner in meta.get("ownerReferences") or [])
+        return None if owned else claim
 
     def _departed(self, name: str) -> Job:
         return job_of({"metadata": {"name": name, "namespace": self.namespace}})
 
     def _what(self, name: str) -> str:
         return f"job {name} in namespace {self.namespace}"
-
-
-__all__ = ["Client", "ClusterError", "Ended"]

@@ -14,6 +14,10 @@ class NotFound(ClusterError):  # noqa: N818 -- the API's own word
     """The object is not there (or no longer)."""
 
 
+class NotInstalled(NotFound):
+    """The cluster knows no BackupSyncJobs: the operator's chart brings them."""
+
+
 class Conflict(ClusterError):  # noqa: N818 -- the API's own word
     """The object exists already, or has been changed in between."""
 
@@ -88,8 +92,10 @@ def answer_of(status: int, body: bytes) -> Answer:
 def error_of(answer: Answer, what: str) -> ClusterError:
     """Return the error that says what the API server said; `what` names the object or the request."""
     kind = _KINDS.get(answer.status, ClusterError)
-    if kind is NotFound and "could not find the requested resource" in answer.message:
-        return NotFound(
+    # Only a path that the API server does not serve at all is answered without a reason or a name.
+    unserved = not answer.reason or "could not find the requested resource" in answer.message
+    if answer.status == 404 and unserved:
+        return NotInstalled(
             f"{what}: this cluster knows no BackupSyncJobs; install the operator: "
             "helm install backupsync charts/backupsync"
         )

@@ -27,6 +27,16 @@ class PodState(Struct, frozen=True, kw_only=True):
     """Its container has started at least once: there is a log."""
 
 
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where a pod serves /metrics."""
+
+    address: str
+    """IP address of the pod."""
+    port: int
+    labels: dict[str, str]
+    """role; of a worker rank and attempt too."""
+
+
 def list_pods(connection: Connection, namespace: str, job: str) -> list[tuple[ReplicaId, Pod]]:
     """Return the pods of a job, by role, rank and attempt."""
     query = (("labelSelector", f"{names.JOB_LABEL}={job},{names.ROLE_LABEL}"),)
@@ -52,6 +62,22 @@ def state_of(replica: ReplicaId, pod: Pod) -> PodState:
 def is_running(replica: ReplicaId, pod: Pod) -> bool:
     """Whether the pod's own container runs."""
     return "running" in (_container(replica, pod.get("status") or {}).get("state") or {})
+
+
+def endpoints_of(pods: list[tuple[ReplicaId, Pod]]) -> list[Endpoint]:
+    """Return where those that run serve /metrics."""
+    found = []
+    for replica, pod in pods:
+        address = (pod.get("status") or {}).get("podIP")
+        if not address or not is_running(replica, pod):
+            continue
+        labels: dict[str, str] = {"role": replica.role}
+        if replica.role == "worker":
+            labels |= {"rank": str(replica.rank), "attempt": str(replica.attempt)}
+        port = names.METRICS_PORT if replica.role == "worker" else names.HTTP_PORT
+        shown = f"[{address}]" if ":" in address else address
+        found.append(Endpoint(address=shown, port=port, labels=labels))
+    return found
 
 
 def _container(replica: ReplicaId, status: dict[str, Any]) -> dict[str, Any]:

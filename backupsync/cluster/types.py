@@ -60,6 +60,7 @@ class Aggregator(_Told, frozen=True, kw_only=True):
 
     epoch: int = 0
     pod: str = ""
+    node: str = ""
     ready: bool = False
     crashes: int = 0
     losses: int = 0

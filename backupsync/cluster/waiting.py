@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 from backupsync.cluster import paths
 from backupsync.cluster.connection import Connection, Object
-from backupsync.cluster.errors import Ended, NotFound, Unreachable
+from backupsync.cluster.errors import Ended, NotFound, NotInstalled, Unreachable
 from backupsync.cluster.types import Job
 
 Until = Literal["accepted", "running", "suspended", "succeeded", "failed", "finished", "deleted"]
@@ -77,9 +77,9 @@ def _read(connection: Connection, name: str) -> Object | None:
     path = paths.jobs(connection.namespace, name)
     try:
         return connection.request("GET", path, f"job {name} in namespace {connection.namespace}")
-    except NotFound as error:
-        if "install the operator" in str(error):
-            raise
+    except NotInstalled:
+        raise
+    except NotFound:
         return None
 
 

@@ -45,7 +45,7 @@ def render(snapshot: Snapshot, rows: int = 40, width: int = 80) -> RenderableTyp
     if status is None:
         parts.append(Text(_waiting(snapshot), style="dim"))
         return Group(*parts)
-    parts += [_bar(status), _figures(status), Text()]
+    parts += [progress_bar(status), figure_line(status), Text()]
     if status.members:
         parts.append(_workers(status, rows, width))
     return Group(*parts)
@@ -99,7 +99,8 @@ def _waiting(snapshot: Snapshot) -> str:
     return f"{running} processes are starting …" if running else "starting …"
 
 
-def _bar(status: AggregatorStatus) -> RenderableType:
+def progress_bar(status: AggregatorStatus) -> RenderableType:
+    """Return how far and how fast, in one line."""
     share = share_done(status)
     bar = Table.grid(padding=(0, 1), expand=True)
     bar.add_column(ratio=1)
@@ -115,9 +116,11 @@ def _bar(status: AggregatorStatus) -> RenderableType:
     return bar
 
 
-def _figures(status: AggregatorStatus) -> Text:
+def figure_line(status: AggregatorStatus) -> Text:
+    """Return loss, learning rate, metrics and evaluation, in one line."""
     text = Text(overflow="fold")
-    pairs = {"loss": number(status.loss), "lr": number(status.learning_rate)}
+    known = {"loss": status.loss, "lr": status.learning_rate}
+    pairs = {name: number(value) for name, value in known.items() if value is not None}
     pairs |= {"examples": count(status.examples)}
     pairs |= {key: number(figure) for key, figure in sorted(status.metrics.items())}
     for name, said in pairs.items():
