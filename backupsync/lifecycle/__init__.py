@@ -4,6 +4,6 @@ One planner, two engines: `plan` is called by the local engine (processes) and b
 """
 
 from backupsync.lifecycle.members import with_candidate, with_restart
-from backupsync.lifecycle.plan import at_rest, plan, worth_writing
+from backupsync.lifecycle.plan import at_rest, bare, plan, worth_writing
 
-__all__ = ["at_rest", "plan", "with_candidate", "with_restart", "worth_writing"]
+__all__ = ["at_rest", "bare", "plan", "with_candidate", "with_restart", "worth_writing"]

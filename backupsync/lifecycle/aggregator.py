@@ -7,9 +7,10 @@ that had begun training is not restarted from 0 in silence: the job fails and sa
 from msgspec import structs
 
 from backupsync.exits import Exit, ExitKind
-from backupsync.lifecycle.draft import Draft, name_of
+from backupsync.lifecycle.draft import Draft
 from backupsync.lifecycle.restarts import LOST_TIMEOUTS, Blame, backoff, last_words, permanent_reason
 from backupsync.lifecycle.types import Replica, Start
+from backupsync.lifecycle.words import name_of
 
 SILENCE_SECONDS = 30.0
 """Shortest silence after which a running aggregator is taken to hang."""

@@ -27,6 +27,7 @@ from backupsync.lifecycle.types import (
     Stop,
     Tell,
 )
+from backupsync.lifecycle.words import explain, name_of
 from backupsync.spec import BackupSyncJob, JobSpec
 
 # Announced before, told before stopped (the aggregator lets a rank go before its replica ends), stopped
@@ -57,7 +58,7 @@ class Draft:
         self.now = now
         self.replicas: dict[ReplicaId, Replica] = {replica.id: replica for replica in observed.replicas}
         self._actions: list[Action] = []
-        self._explanation: list[str] = []
+        self._explanation: list[str | Action] = []
         self._wake: float | None = None
 
     @property
@@ -151,7 +152,7 @@ class Draft:
     def act(self, action: Action) -> None:
         """Do `action`; its reason becomes part of the explanation."""
         self._actions.append(action)
-        self.note(_sentence(action))
+        self._explanation.append(action)
 
     def stop(self, replica: Replica, reason: str, grace_seconds: float = 10.0) -> None:
         """End `replica`, unless it is ending already; by force where its node cannot confirm it."""
@@ -162,9 +163,7 @@ class Draft:
         elif replica.stopping:
             self.note(f"{name_of(replica.id)} is ending: {reason}")
         else:
-            # To an API server, no grace means not to wait for the node: two of an attempt might run.
-            least = 1.0 if self.observed.pods else 0.0
-            self.act(Stop(replica.id, reason, max(least, grace_seconds)))
+            self.act(Stop(replica.id, reason, grace_seconds))
 
     def announce(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Tell people. Call it on transitions only."""
@@ -193,26 +192,5 @@ class Draft:
             actions=tuple(ordered),
             status=self.status,
             requeue_after=requeue,
-            explanation=tuple(self._explanation),
+            explanation=explain(self._explanation),
         )
-
-
-def name_of(replica: ReplicaId) -> str:
-    """A replica in words."""
-    if replica.role == "aggregator":
-        return f"aggregator (epoch {replica.attempt})"
-    return f"worker {replica.rank} (attempt {replica.attempt})"
-
-
-def _sentence(action: Action) -> str:
-    match action:
-        case Start(replica=replica, reason=reason):
-            return f"start {name_of(replica)}: {reason}"
-        case Stop(replica=replica, reason=reason):
-            return f"stop {name_of(replica)}: {reason}"
-        case Tell(desired=desired, reason=reason):
-            return f"tell the aggregator generation {desired.generation}: {reason}"
-        case Announce(message=message):
-            return message
-        case Delete(reason=reason):
-            return f"delete the job: {reason}"

@@ -6,7 +6,7 @@ Nothing here restarts a worker that runs.
 
 from msgspec import structs
 
-from backupsync.lifecycle.draft import Draft, name_of
+from backupsync.lifecycle.draft import Draft
 from backupsync.lifecycle.types import (
     JobStatus,
     MemberIntent,
@@ -15,6 +15,7 @@ from backupsync.lifecycle.types import (
     RestartIntent,
     Start,
 )
+from backupsync.lifecycle.words import name_of
 
 
 def id_of(intent: MemberIntent) -> ReplicaId:

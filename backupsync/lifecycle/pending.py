@@ -6,9 +6,9 @@ A pending worker never stops a job that has N others. Only while training waits 
 
 from typing import NamedTuple
 
-from backupsync.lifecycle.draft import Draft, name_of
+from backupsync.lifecycle.draft import Draft
 from backupsync.lifecycle.members import id_of
-from backupsync.lifecycle.types import ReplicaId
+from backupsync.lifecycle.words import name_of
 
 _SHOWN = 3
 """Pending replicas that a message names one by one."""
@@ -62,7 +62,7 @@ def watch_pending(draft: Draft) -> None:
         return
     stuck = stuck_replicas(draft)
     _announce(draft, stuck)
-    if not stuck or not _waits(draft):
+    if not stuck or not short(draft):
         draft.update(pending_since=None)
         return
     since = draft.status.pending_since
@@ -90,10 +90,6 @@ def short(draft: Draft) -> bool:
     return live < (answer.required or draft.spec.aggregation.workers)
 
 
-def _waits(draft: Draft) -> bool:
-    return short(draft)
-
-
 def _announce(draft: Draft, stuck: list[Stuck]) -> None:
     """Tell people once per reason, for as long as anything is pending."""
     told = draft.status.pending_told if stuck else ()
@@ -103,9 +99,3 @@ def _announce(draft: Draft, stuck: list[Stuck]) -> None:
             draft.announce("Warning", reason, in_words([s for s in stuck if s.reason == reason]))
     if told != draft.status.pending_told:
         draft.update(pending_told=told)
-
-
-def pending_of(draft: Draft, id_: ReplicaId) -> str:
-    """Why one replica is pending; empty when it is not."""
-    replica = draft.replicas.get(id_)
-    return replica.reason if replica is not None and replica.phase == "Pending" else ""

@@ -106,10 +106,16 @@ def _kept(draft: Draft, answer: AggregatorStatus) -> AggregatorStatus:
         return answer
     old = draft.status.progress
     members = answer.members or (old.members if old is not None and old.epoch == answer.epoch else ())
-    bare = (
-        MemberStatus(rank=m.rank, attempt=m.attempt, start=m.start, state=m.state, phase="") for m in members
+    return bare(structs.replace(answer, members=members))
+
+
+def bare(answer: AggregatorStatus) -> AggregatorStatus:
+    """Return `answer` without refusals and without the members' counts: who is there, and how it stands."""
+    members = (
+        MemberStatus(rank=m.rank, attempt=m.attempt, start=m.start, state=m.state, phase="")
+        for m in answer.members
     )
-    return structs.replace(answer, members=tuple(bare), refusals=())
+    return structs.replace(answer, members=tuple(members), refusals=())
 
 
 def _judge_evaluation(draft: Draft, problem: str) -> None:

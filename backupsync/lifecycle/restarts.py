@@ -9,9 +9,10 @@ from typing import Literal
 from msgspec import structs
 
 from backupsync.exits import Exit, ExitKind
-from backupsync.lifecycle.draft import Draft, name_of
+from backupsync.lifecycle.draft import Draft
 from backupsync.lifecycle.members import id_of, succeed
 from backupsync.lifecycle.types import MemberIntent, Replica, ReplicaId
+from backupsync.lifecycle.words import name_of
 
 BACKOFF_SECONDS = 0.5
 BACKOFF_CAP_SECONDS = 60.0

@@ -1,15 +1,15 @@
 """The custom resource's status: the planner's memory, lossless, and what people and tools read. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
-
-import msgspec
 
 from backupsync.control import AggregatorStatus
 from backupsync.kube import names
 from backupsync.lifecycle.types import Condition, JobStatus, RankHistory, Replica, ReplicaId
 from backupsync.spec import BackupSyncJob
+from backupsync_operator.memory import compact, finite, restored
 from backupsync_operator.render import Images
 
 MOST_DECISIONS = 20
@@ -38,8 +38,7 @@ def memory_of(status: Mapping[str, Any] | None) -> JobStatus:
     Fields of a later operator are ignored: going back to an earlier one is possible. Raises
     msgspec.ValidationError for a memory that no operator wrote.
     """
-    kept = (status or {}).get("memory")
-    return JobStatus() if not kept else msgspec.convert(kept, type=JobStatus)
+    return restored((status or {}).get("memory"))
 
 
 def status_of(memory: JobStatus, view: View, old: Mapping[str, Any] | None, now: float) -> dict[str, Any]:
@@ -60,7 +59,8 @@ def status_of(memory: JobStatus, view: View, old: Mapping[str, Any] | None, now:
         "operatorVersion": view.operator_version,
         "slow": 0,
         "decisions": decisions_of(old, view.explanation, now),
-        "memory": msgspec.to_builtins(memory),
+        "message": _message(memory),
+        "memory": compact(memory),
     }
     return {key: value for key, value in made.items() if value is not None}
 
@@ -99,6 +99,18 @@ def decisions_of(
     fresh = [text[:MOST_CHARACTERS] for text in explanation]
     kept += [{"time": at, "text": text} for text in dict.fromkeys(fresh) if text not in said]
     return kept[-MOST_DECISIONS:]
+
+
+def _message(memory: JobStatus) -> str:
+    """Why the job is where it is, in one line."""
+    of = {condition.type: condition for condition in memory.conditions}
+    kinds = ["Succeeded"] if memory.phase == "Succeeded" else ["Failed"] if memory.phase == "Failed" else []
+    if memory.phase == "Suspended" or memory.suspend_refused:
+        kinds.append("Suspended")
+    if "Accepted" in of and of["Accepted"].status == "False":
+        kinds.append("Accepted")
+    found = next((of[kind].message for kind in (*kinds, "Ready") if kind in of and of[kind].message), "")
+    return " ".join(found.split())[:MOST_CHARACTERS]
 
 
 def _condition(condition: Condition, generation: int) -> dict[str, Any]:
@@ -151,13 +163,14 @@ def _aggregator(memory: JobStatus, view: View) -> dict[str, Any]:
     made: dict[str, Any] = {
         "epoch": epoch,
         "ready": view.aggregator_ready,
-        "crashes": memory.aggregator_crashes,
-        "losses": memory.aggregator_losses,
+        "crashes": memory.aggregator_crashes_total,
+        "losses": memory.aggregator_losses_total + memory.aggregator_evictions,
     }
     replica = next((r for r in view.replicas if r.id == id_), None)
     if replica is not None:
         made["pod"] = names.pod_name(view.job.metadata.name, id_)
-        made["node"] = replica.node
+        if replica.node:
+            made["node"] = replica.node
     return made
 
 
@@ -182,7 +195,8 @@ def _rank(memory: JobStatus, view: View, history: RankHistory) -> dict[str, Any]
     }
     if replica is not None:
         made["pod"] = names.pod_name(view.job.metadata.name, id_)
-        made["node"] = replica.node
+        if replica.node:
+            made["node"] = replica.node
     return made
 
 
@@ -192,7 +206,7 @@ def _progress(answer: AggregatorStatus | None, now: float) -> dict[str, Any] | N
     made: dict[str, Any] = {
         "iteration": answer.iteration,
         "iterations": answer.iterations_total,
-        "rate": f"{answer.rate:.3g}/s",
+        "rate": f"{answer.rate:.3g}/s" if math.isfinite(answer.rate) else None,
         "iterationsPerSecond": answer.rate,
         "etaSeconds": answer.eta_seconds,
         "loss": answer.loss,
@@ -204,4 +218,5 @@ def _progress(answer: AggregatorStatus | None, now: float) -> dict[str, Any] | N
     }
     if answer.iterations_total:
         made["percent"] = min(100, 100 * answer.iteration // answer.iterations_total)
-    return {key: value for key, value in made.items() if value is not None}
+    shown: dict[str, Any] = finite(made)
+    return {key: value for key, value in shown.items() if value is not None}
