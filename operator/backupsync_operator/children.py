@@ -9,20 +9,20 @@ from collections.abc import Iterable
 from typing import Final
 
 from backupsync.kube import names
-from backupsync.lifecycle.types import JobStatus, ReplicaId
+from backupsync.lifecycle.types import JobStatus, Rejection, ReplicaId
 from backupsync_operator import render
-from backupsync_operator.api import AlreadyExists, Api, ApiError, Conflict, Invalid, NotFound, Object
+from backupsync_operator.api import AlreadyExists, Api, Conflict, Invalid, NotFound, Object
 from backupsync_operator.cr_status import difference
 from backupsync_operator.keys import job_key
 from backupsync_operator.kinds import BUDGETS, CLAIMS, SECRETS, Kind, kind_of
-from backupsync_operator.record import Problem, Record
+from backupsync_operator.record import Record
 from backupsync_operator.store import Store
 
 AT_ONCE: Final = 8
 """Pods of one job created at the same time."""
 
 
-class NameTaken(ApiError):  # noqa: N818 -- a state
+class NameTaken(Invalid):
     """An object that is not the job's bears the name of one of its own."""
 
 
@@ -50,8 +50,8 @@ class Children:
 
     async def start(
         self, record: Record, context: render.JobContext, replicas: Iterable[ReplicaId]
-    ) -> Problem | None:
-        """Create these pods, in their order; stop at the first that the API server refuses and return why.
+    ) -> tuple[Rejection, ...]:
+        """Create these pods, in their order, up to those that the API server refuses; return why it does.
 
         Raises ApiError for a failure that may pass.
         """
@@ -60,22 +60,22 @@ class Children:
             await self._create(record, render.secret(context, key))
             record.secret_made = True
         # After a refusal one pod alone is tried, not a volley.
-        gate = asyncio.Semaphore(1 if record.rejections else AT_ONCE)
-        problems: list[Problem] = []
+        gate = asyncio.Semaphore(1 if record.rejected else AT_ONCE)
+        refused: list[Rejection] = []
 
         async def one(replica: ReplicaId) -> None:
             async with gate:
-                if not problems:
-                    problem = await self._pod(record, render.pod(context, replica))
-                    problems.extend([] if problem is None else [problem])
+                if not refused:
+                    try:
+                        await self._create(record, render.pod(context, replica))
+                    except Invalid as error:
+                        refused.append(rejection(error, replica))
 
         results = await asyncio.gather(*map(one, replicas), return_exceptions=True)
-        if problems:
-            return problems[0]
         for failure in results:
-            if isinstance(failure, BaseException):
+            if isinstance(failure, BaseException) and not refused:
                 raise failure
-        return None
+        return tuple(refused)
 
     async def delete(self, kind: Kind, held: Object, grace_seconds: float | None = None) -> None:
         """Delete an object that the store holds; gone is gone. Raises ApiError."""
@@ -92,15 +92,6 @@ class Children:
             self._store.put(kind, answer)
         elif not (meta.get("finalizers") or left.get("finalizers")):
             self._store.remove(kind, held)
-
-    async def _pod(self, record: Record, body: Object) -> Problem | None:
-        try:
-            await self._create(record, body)
-        except NameTaken as error:
-            return Problem("NameTaken", str(error))
-        except Invalid as error:
-            return Problem("PodRejected", f"pod {body['metadata']['name']}: {error}")
-        return None
 
     async def _bring_about(self, record: Record, body: Object) -> None:
         kind, name = kind_of(body), body["metadata"]["name"]
@@ -129,6 +120,12 @@ class Children:
                 raise NameTaken(409, "NameTaken", _taken(kind, made)) from None
         if kind is not SECRETS:
             self._store.put(kind, made)
+
+
+def rejection(error: Invalid, replica: ReplicaId | None = None) -> Rejection:
+    """What to tell the planner of a refused creation."""
+    reason = error.reason if error.code in (403, 409) and error.reason else "Invalid"
+    return Rejection(replica=replica, reason=reason, message=str(error))
 
 
 def _mutable(spec: Object) -> Object:

@@ -2,16 +2,27 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import Final
 
 from backupsync.kube import names
-from backupsync.lifecycle.types import Action, Announce, Delete, JobStatus, Plan, Replica, Start, Stop, Tell
-from backupsync_operator.api import Api, ApiError
-from backupsync_operator.children import Children, NameTaken
+from backupsync.lifecycle.types import (
+    Action,
+    Announce,
+    Delete,
+    JobStatus,
+    Plan,
+    Rejection,
+    Start,
+    Stop,
+    Tell,
+)
+from backupsync_operator.api import Api, ApiError, Invalid
+from backupsync_operator.children import Children, rejection
 from backupsync_operator.events import Events
 from backupsync_operator.kinds import JOBS, PODS
 from backupsync_operator.poller import Pollers
-from backupsync_operator.record import Problem, Record, Writer
+from backupsync_operator.record import Record
 from backupsync_operator.render import JobContext
 from backupsync_operator.store import Store
 
@@ -24,33 +35,31 @@ _log = logging.getLogger(__name__)
 class Hands:
     """What the plans of all jobs are carried out with."""
 
-    def __init__(
-        self, api: Api, store: Store, children: Children, pollers: Pollers, events: Events, writer: Writer
-    ) -> None:
+    def __init__(self, api: Api, store: Store, children: Children, pollers: Pollers, events: Events) -> None:
         self._api, self._store, self._children = api, store, children
-        self._pollers, self._events, self._writer = pollers, events, writer
+        self._pollers, self._events = pollers, events
 
-    async def carry_out(
-        self, record: Record, made: Plan, context: JobContext, replicas: tuple[Replica, ...]
-    ) -> float | None:
+    async def carry_out(self, record: Record, made: Plan, context: JobContext) -> float | None:
         """Do what was planned; return after how many seconds to try what was refused again, if anything was.
 
         Raises the first ApiError once everything was tried, but creates no pod after one.
         """
-        steps = [self._act(record, action) for action in made.actions if not isinstance(action, Start)]
-        steps.append(self._house(record, made.status, context, replicas))
         failures: list[ApiError] = []
-        for step in steps:
-            try:
-                await step
-            except ApiError as error:
-                failures.append(error)
-        taken = [failure for failure in failures if isinstance(failure, NameTaken)]
-        if len(failures) > len(taken):
-            raise next(failure for failure in failures if failure not in taken)
-        if taken:
-            return await self._rejected(record, Problem("NameTaken", str(taken[0])))
-        return await self._start(record, made, context)
+        for action in made.actions:
+            if not isinstance(action, Start):
+                await _try(self._act(record, action), failures)
+        waiting = record.rejected_until - _now()
+        if waiting <= 0:
+            await _try(self._house(record, made.status, context), failures)
+        refused = tuple(rejection(f) for f in failures if isinstance(f, Invalid))
+        if len(refused) < len(failures):
+            raise next(failure for failure in failures if not isinstance(failure, Invalid))
+        starts = [action for action in made.actions if isinstance(action, Start)]
+        if waiting > 0:
+            return waiting if starts else None
+        if starts and not refused:
+            refused = await self._start(record, context, starts)
+        return self._remember(record, refused)
 
     async def _act(self, record: Record, action: Action) -> None:
         match action:
@@ -75,48 +84,37 @@ class Hands:
         grace = 0.0 if action.force else 1.0 if action.grace_seconds <= 0 else None
         await self._children.delete(PODS, held, grace)
 
-    async def _house(
-        self, record: Record, memory: JobStatus, context: JobContext, replicas: tuple[Replica, ...]
-    ) -> None:
+    async def _house(self, record: Record, memory: JobStatus, context: JobContext) -> None:
         """Have the objects beside the pods as the job's phase wants them."""
         if memory.phase in ("Pending", "Running") and memory.aggregator_attempt:
             await self._children.prepare(record, context, memory)
-            return
-        await self._children.drop_budget(record)
-        if memory.phase == "Suspended":  # no pods while suspended, not even finished ones
-            for replica in replicas:
-                if replica.phase == "Exited" and not replica.stopping:
-                    await self._stop(record, Stop(replica.id, "the job is suspended", 0.0))
+        else:
+            await self._children.drop_budget(record)
 
-    async def _start(self, record: Record, made: Plan, context: JobContext) -> float | None:
-        starts = [action for action in made.actions if isinstance(action, Start)]
-        if not starts:
-            return None
-        if (wait := record.rejected_until - _now()) > 0:
-            return wait
+    async def _start(self, record: Record, context: JobContext, starts: list[Start]) -> tuple[Rejection, ...]:
         for action in starts:
             _log.info("job %s: start %s: %s", record.key, _name(record, action), action.reason)
-        problem = await self._children.start(record, context, [action.replica for action in starts])
-        if problem is not None:
-            return await self._rejected(record, problem)
-        record.rejections = 0
-        if record.problem is not None:
-            await self._tell(record, None)
-        return None
+        return await self._children.start(record, context, [action.replica for action in starts])
 
-    async def _rejected(self, record: Record, problem: Problem) -> float:
-        record.rejections += 1
-        pause = min(LONGEST_REJECTION_SECONDS, 2.0**record.rejections)
+    def _remember(self, record: Record, refused: tuple[Rejection, ...]) -> float | None:
+        """Keep in mind what was refused; return the pause, none where the planner is to tell people."""
+        news, record.rejections = refused != record.rejections, refused
+        if not refused:
+            record.rejected = 0
+            return 0.0 if news else None
+        record.rejected += 1
+        pause = min(LONGEST_REJECTION_SECONDS, 2.0**record.rejected)
         record.rejected_until = _now() + pause
-        if problem != record.problem:
-            _log.warning("job %s: %s: %s", record.key, problem.reason, problem.message)
-            self._events.announce(record.key, record.uid, "Warning", problem.reason, problem.message)
-            await self._tell(record, problem)
-        return pause
+        for one in refused if news else ():
+            _log.warning("job %s: %s: %s", record.key, one.reason, one.message)
+        return 0.0 if news else pause
 
-    async def _tell(self, record: Record, problem: Problem | None) -> None:
-        assert record.view is not None
-        await self._writer.write(record, record.memory, record.view, problem)
+
+async def _try(step: Coroutine[None, None, None], failures: list[ApiError]) -> None:
+    try:
+        await step
+    except ApiError as error:
+        failures.append(error)
 
 
 def _name(record: Record, action: Start) -> str:

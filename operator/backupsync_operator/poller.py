@@ -24,8 +24,6 @@ SILENT_AFTER: Final = 3
 """Answers missed in a row before the aggregator counts as silent."""
 LARGEST_ANSWER: Final = 8 * 1024 * 1024
 
-_ENDS: Final = ("Suspended", "Succeeded", "Failed")
-
 _log = logging.getLogger(__name__)
 _decoder = msgspec.json.Decoder(AggregatorStatus)
 
@@ -53,7 +51,7 @@ class Pollers:
     def point(self, key: Key, target: Target) -> None:
         """Poll this aggregator from now on, and no other of the job."""
         poller = self._pollers.get(key)
-        if poller is not None and poller.target == target and not poller.task.done():
+        if poller is not None and poller.target == target:
             return
         self.drop(key)
         if self._session is None:
@@ -63,16 +61,8 @@ class Pollers:
             self._session, target, self._port, lambda: self._wake(key), self._seconds
         )
 
-    def rest(self, key: Key) -> None:
-        """Poll no longer, as the aggregator's pod does not run; its last word stands if it was final."""
-        poller = self._pollers.get(key)
-        if poller is not None:
-            poller.task.cancel()
-            if poller.latest is not None and poller.latest.phase not in _ENDS:
-                poller.latest = None
-
     def drop(self, key: Key) -> None:
-        """Forget the aggregator of this job."""
+        """Poll no aggregator of this job, and forget what it said."""
         poller = self._pollers.pop(key, None)
         if poller is not None:
             poller.task.cancel()

@@ -66,7 +66,7 @@ class Reconciler:
         self._pollers, self._events, self._metrics = pollers, events, metrics
         self._writer = Writer(api, clock)
         children = Children(api, store, operator_key)
-        self._hands = Hands(api, store, children, pollers, events, self._writer)
+        self._hands = Hands(api, store, children, pollers, events)
         self._records: dict[Key, Record] = {}
         self.progress = Progress(
             self._write_progress, rate=settings.status_writes_per_second, interval=settings.progress_seconds
@@ -94,13 +94,13 @@ class Reconciler:
             await self._refuse(record, generation, error)
             return None  # until it is edited
         if generation != record.generation:  # edited: what was refused may now pass
-            record.generation, record.rejected_until = generation, 0.0
+            record.generation, record.rejections, record.rejected_until = generation, (), 0.0
         observed = self._observe(record, job)
         made = plan(job, observed, record.memory, self._clock())
         context = self._context(record, job, made.status)
         await self._write_down(record, made, self._view(record, context, observed, made), observed)
         self._follow(record, made.status, observed)
-        again = await self._hands.carry_out(record, made, context, observed.replicas)
+        again = await self._hands.carry_out(record, made, context)
         return _soonest(again, made.requeue_after, self._resync(made.status, observed))
 
     def _observe(self, record: Record, job: BackupSyncJob) -> Observed:
@@ -108,12 +108,15 @@ class Reconciler:
         pods = self._store.owned(PODS, record.key, record.uid)
         nodes = self._store.nodes if self._settings.cluster_wide else None
         grace = job.spec.run_policy.node_lost_grace_seconds
+        place = self._context(record, job, record.memory).place
         return Observed(
             replicas=observe.replicas(pods.values(), answer, nodes, self._clock(), grace),
             aggregator=answer,
             term=self._term,
             pods=True,
-            durable=self._context(record, job, record.memory).place.durable,
+            durable=place.durable,
+            place=place.message,
+            rejections=record.rejections,
         )
 
     def _answer(self, record: Record) -> AggregatorStatus | None:
@@ -124,7 +127,7 @@ class Reconciler:
             token = control_token(job_key(self._key, record.uid))
             self._pollers.point(record.key, Target(record.uid, epoch, str(status["podIP"]), token))
         else:
-            self._pollers.rest(record.key)
+            self._pollers.drop(record.key)  # what it said last is in its pod's own last words
         answer = self._pollers.latest(record.key)
         return answer if answer is not None and answer.epoch == epoch else None
 
@@ -160,7 +163,7 @@ class Reconciler:
     async def _write_down(self, record: Record, made: Plan, view: View, observed: Observed) -> None:
         """Write the plan down if it is worth it: always before it is acted upon."""
         if record.news(made.status, record.generation):
-            await self._writer.write(record, made.status, view, record.problem)
+            await self._writer.write(record, made.status, view)
             self.progress.written(record.key, _now())
             record.memory, record.view = made.status, view
             return

@@ -7,13 +7,13 @@ the same name, nor over another operator's.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from msgspec import structs
 
 from backupsync.control import AggregatorStatus
 from backupsync.lifecycle import worth_writing
-from backupsync.lifecycle.types import JobStatus
+from backupsync.lifecycle.types import JobStatus, Rejection
 from backupsync.spec import BackupSyncJob
 from backupsync_operator.api import Api, Conflict, NotFound
 from backupsync_operator.cr_status import View, difference, memory_of, status_of, time_of
@@ -21,16 +21,8 @@ from backupsync_operator.kinds import JOBS
 from backupsync_operator.queue import Key
 from backupsync_operator.store import Object
 
-PODS_CREATED: Final = "PodsCreated"
 _SHOWN: Final = ("workers", "aggregator", "ranks")
 """What people see of the pods: written with the next progress, and once more at the end."""
-
-
-class Problem(NamedTuple):
-    """Why pods cannot be created: known to the hands alone, the planner decides nothing by it."""
-
-    reason: str
-    message: str
 
 
 class StatusOvertaken(Exception):  # noqa: N818 -- a state
@@ -52,15 +44,16 @@ class Record:
         self.memory: JobStatus = self.written
         """The memory of the last plan: what it holds beyond `written` is found out again by looking."""
         self.view: View | None = None
-        self.problem: Problem | None = _problem_of(self.base)
         self.lock = asyncio.Lock()
         self.secret_made = False
         self.generation = 0
         """metadata.generation last planned for."""
-        self.rejections = 0
-        """Times in a row that the API server refused a pod."""
+        self.rejections: tuple[Rejection, ...] = ()
+        """What the API server would not create when it was last tried."""
+        self.rejected = 0
+        """How often in a row."""
         self.rejected_until = 0.0
-        """Loop time before which no pod is tried again."""
+        """Loop time before which nothing is tried again."""
         self._job: tuple[int, BackupSyncJob] | None = None
 
     def job(self, resource: Object, parse: Callable[[Object], BackupSyncJob]) -> BackupSyncJob:
@@ -82,12 +75,14 @@ class Writer:
     def __init__(self, api: Api, clock: Callable[[], float]) -> None:
         self._api, self._clock = api, clock
 
-    async def write(self, record: Record, memory: JobStatus, view: View, problem: Problem | None) -> bool:
+    async def write(self, record: Record, memory: JobStatus, view: View) -> bool:
         """Write the whole status; whether anything differed. Raises StatusOvertaken, ApiError."""
         async with record.lock:
-            status = self._status(record, memory, view, problem)
+            status = status_of(memory, view, record.base, self._clock())
+            if memory.progress == record.written.progress and "progress" in record.base:
+                status["progress"] = record.base["progress"]  # with the time of its last change
             written = await self._patch(record, status)
-            record.written, record.problem = memory, problem
+            record.written = memory
             return written
 
     async def write_shown(self, record: Record, answer: AggregatorStatus | None = None) -> bool:
@@ -102,7 +97,7 @@ class Writer:
             shown = status_of(memory, view, record.base, self._clock())
             if all(shown.get(field) == record.base.get(field) for field in _SHOWN):
                 return False
-        return await self.write(record, memory, view, record.problem)
+        return await self.write(record, memory, view)
 
     async def refuse(self, record: Record, generation: int, reason: str, message: str) -> bool:
         """Write that the job is not accepted, and nothing else; whether that was news. Raises as `write`."""
@@ -111,20 +106,6 @@ class Writer:
             old, at = record.base.get("conditions") or [], time_of(self._clock())
             refusal = {"conditions": _merged(old, condition, at), "observedGeneration": generation}
             return await self._patch(record, {"state": "Pending", **record.base, **refusal})
-
-    def _status(self, record: Record, memory: JobStatus, view: View, problem: Problem | None) -> Object:
-        now, base = self._clock(), record.base
-        status = status_of(memory, view, base, now)
-        if memory.progress == record.written.progress and "progress" in base:
-            status["progress"] = base["progress"]  # with the time of its last change
-        before = [c for c in base.get("conditions") or [] if c["type"] == PODS_CREATED]
-        if problem is not None:
-            wanted = _condition(PODS_CREATED, "False", *problem, view.generation)
-        elif before:
-            wanted = _condition(PODS_CREATED, "True", "Created", "", view.generation)
-        else:
-            return status
-        return {**status, "conditions": [*status["conditions"], *_merged(before, wanted, time_of(now))]}
 
     async def _patch(self, record: Record, status: Object) -> bool:
         patch = difference(record.base, status)
@@ -137,13 +118,6 @@ class Writer:
             raise StatusOvertaken(str(error)) from error
         record.version, record.base = answer["metadata"]["resourceVersion"], status
         return True
-
-
-def _problem_of(status: Object) -> Problem | None:
-    for condition in status.get("conditions") or []:
-        if condition["type"] == PODS_CREATED and condition["status"] == "False":
-            return Problem(condition["reason"], condition["message"])
-    return None
 
 
 def generation_of(resource: Object) -> int:
