@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench docs clean
+.PHONY: help setup demo test test-all lint format images cluster cluster-down bench docs clean
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Make the development environment in .venv (torch is large: some minutes)
 
@@ -36,6 +36,15 @@ lint: setup ## Run ruff, mypy --strict and import-linter
 format: setup ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+images: ## Build the three images with docker, podman or buildah (REGISTRY= pushes, TAG=, PYTHON_IMAGE=, TORCH_IMAGE=)
+	cd e2e && $(PYTHON) -m images
+
+cluster: ## Start a real Kubernetes on this machine (root, Go 1.26; prints KUBECONFIG), or repair it
+	@cd e2e && $(PYTHON) -m cluster up
+
+cluster-down: ## End it, and leave nothing but its programs, images and logs in .cluster
+	@cd e2e && $(PYTHON) -m cluster down
 
 bench: setup ## Measure iteration cost against PyTorch DDP over gloo, side by side
 	$(BIN)/python bench/bench.py --out bench/results

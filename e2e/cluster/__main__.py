@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.clock import Clock
@@ -59,29 +59,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _act(cluster: Cluster, options: argparse.Namespace) -> None:
     if os.geteuid() != 0:
         raise ClusterError("a cluster makes namespaces, mounts and control groups: run as root (sudo)")
-    match options.command:
-        case "up":
-            _up(cluster, options.nodes)
-        case "down":
-            cluster.down()
-        case "status":
-            print(cluster.status() or f"no cluster runs in {cluster.settings.home}")
-        case "env":
-            print(_environment(cluster))
-        case "add-node":
-            print(cluster.add_node())
-        case "crash" | "start" | "cut" | "mend" | "delete-node":
-            getattr(cluster, options.command.replace("-", "_"))(options.node)
-        case "heal":
-            cluster.heal()
-        case "load":
-            cluster.load(*options.image)
-        case "volumes":
-            print("\n".join(cluster.add_volumes(options.count)))
-        case "collect":
-            collect(cluster, options.namespace, options.directory)
-        case "run":
-            print(cluster.node(options.node).run(*options.words), end="")
+    name = options.command
+    if name == "up":
+        _up(cluster, options.nodes)
+    elif name in NODE_COMMANDS:
+        getattr(cluster, name.replace("-", "_"))(options.node)
+    else:
+        _say(ACTIONS[name](cluster, options))
+
+
+def _say(said: str | None) -> None:
+    if said:
+        print(said.rstrip("\n"))
+
+
+ACTIONS: dict[str, Callable[[Cluster, argparse.Namespace], str | None]] = {
+    "down": lambda cluster, _: cluster.down(),
+    "status": lambda cluster, _: cluster.status() or f"no cluster runs in {cluster.settings.home}",
+    "env": lambda cluster, _: _environment(cluster),
+    "add-node": lambda cluster, _: cluster.add_node(),
+    "heal": lambda cluster, _: cluster.heal(),
+    "load": lambda cluster, options: cluster.load(*options.image),
+    "volumes": lambda cluster, options: "\n".join(cluster.add_volumes(options.count)),
+    "collect": lambda cluster, options: collect(cluster, options.namespace, options.directory),
+    "run": lambda cluster, options: cluster.node(options.node).run(*options.words),
+}
 
 
 def _up(cluster: Cluster, nodes: int) -> None:

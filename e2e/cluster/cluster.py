@@ -110,7 +110,7 @@ class Cluster(Faults):
 
     def _switch_on(self, name: str, clock: Clock) -> Node:
         with clock.part(f"{name}: boot, containerd, images"):
-            node = self.node(name)
+            node = Node(self.settings, name, self.network, self.api)
             node.switch_on(self.images, [*OWN_IMAGES, *self.loaded()])
             return node
 
@@ -148,7 +148,9 @@ class Cluster(Faults):
         return sorted((place.name for place in places), key=node_index)
 
     def node(self, name: str) -> Node:
-        """A node, on or off."""
+        """A node of this cluster, on or off."""
+        if name not in (names := self.node_names()):
+            raise ClusterError(f"{name!r} is no node of this cluster: there are {', '.join(names) or 'none'}")
         return Node(self.settings, name, self.network, self.api)
 
     def add_node(self) -> str:
@@ -156,7 +158,7 @@ class Cluster(Faults):
         with self._alone():
             taken = self.node_names()
             name = next(name for index in itertools.count(1) if (name := f"node{index}") not in taken)
-            node = self.node(name)
+            node = Node(self.settings, name, self.network, self.api)
             node.switch_on(self.images, [*OWN_IMAGES, *self.loaded()])
             node.join()
             return name

@@ -24,14 +24,14 @@ class ControlPlane:
         self._api = api
 
     def start(self, name: str) -> None:
-        """Start a component, unless it runs, and wait until it serves."""
+        """Start a component, unless it runs; API server and etcd: returns when the API server is ready."""
         record = self._record(name)
         if not process.recorded(record):
             groups = cgroups.make(f"{self._settings.name}/{MACHINE}")
             enter = ["nsenter", f"--net={self._network.path(MACHINE)}", "--"]
             log = self._settings.log / f"{name}.log"
             process.spawn([*enter, *command(self._settings, name)], record, log, groups, child=False)
-        if name == "kube-apiserver":
+        if self.pid("kube-apiserver") or name == "kube-apiserver":
             until(lambda: self._running(name) and self._api.ready(), "the API server", timeout=90)
 
     def stop(self, name: str, *, grace: float = 10) -> None:

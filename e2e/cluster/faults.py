@@ -7,13 +7,15 @@ test made is undone by `heal`, which is `up` without asking what happened.
 from typing import Protocol
 
 from cluster.api import Api
-from cluster.control_plane import ControlPlane
+from cluster.control_plane import COMPONENTS, ControlPlane
 from cluster.images import COREDNS, PAUSE, ImageStore
 from cluster.network import Network
 from cluster.node import Node
 from cluster.shell import until
 
 NOTICE_SECONDS = 60
+GRACE_SECONDS = 4
+"""How long the API server may take leave of those who watch; it would take as long as they do."""
 
 
 class Parts(Protocol):
@@ -53,13 +55,13 @@ class Faults:
 
     def cut(self: Parts, name: str, *, wait: bool = True) -> None:
         """Partition a node: it and its pods go on, and nobody reaches them."""
-        self.network.cut(name)
+        self.network.cut(self.node(name).name)
         if wait:
             until(lambda: not self.api.node_ready(name), f"{name} to be NotReady", NOTICE_SECONDS)
 
     def mend(self: Parts, name: str, *, wait: bool = True) -> None:
         """End the partition; returns when the node is Ready."""
-        self.network.mend(name)
+        self.network.mend(self.node(name).name)
         if wait:
             until(lambda: self.api.node_ready(name), f"{name} to be Ready", NOTICE_SECONDS)
 
@@ -74,17 +76,17 @@ class Faults:
         self.control_plane.stop(name, grace=0)
 
     def start_component(self: Parts, name: str) -> None:
-        """Start a component; returns when it serves."""
+        """Start a component, and wait until the API server is ready, if it is to run."""
         self.control_plane.start(name)
 
     def restart_apiserver(self: Parts, *, kill: bool = False) -> None:
         """End the API server, and start it again; returns when it is ready."""
-        self.control_plane.stop("kube-apiserver", grace=0 if kill else 10)
+        self.control_plane.stop("kube-apiserver", grace=0 if kill else GRACE_SECONDS)
         self.control_plane.start("kube-apiserver")
 
     def heal(self: Parts) -> None:
         """Undo every fault: components run, cables are plugged in, nodes are on and Ready."""
-        for component in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        for component in COMPONENTS:
             self.control_plane.start(component)
         for name in self.node_names():
             node = self.node(name)

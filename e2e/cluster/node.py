@@ -13,10 +13,10 @@ from typing import Final
 from cluster import cgroups, pki, process
 from cluster.api import Api
 from cluster.errors import ClusterError
-from cluster.images import COREDNS, PAUSE, ImageStore, archive
+from cluster.images import COREDNS, PAUSE, ImageStore
 from cluster.network import Network
 from cluster.settings import DOMAIN, SHARED_DIRECTORY, Settings, node_index
-from cluster.shell import run, until
+from cluster.shell import feed, run, until
 
 HERE: Final = Path(__file__).parent
 KUBERNETES: Final = "/var/lib/kubernetes"
@@ -107,8 +107,8 @@ class Node:
     def load(self, images: ImageStore, image: str) -> None:
         """Import an image: the blobs that its containerd lacks."""
         there = set(self.run("ctr", "-n", "k8s.io", "content", "ls", "-q").split())
-        with archive(images, image, there) as file:
-            self.run("ctr", "-n", "k8s.io", "images", "import", str(file), timeout=900)
+        command = [*self._enter(), "ctr", "-n", "k8s.io", "images", "import", "-"]
+        feed(command, lambda pipe: images.write_archive(image, there, pipe))
 
     def run(self, *command: str, check: bool = True, timeout: float = 120) -> str:
         """Output of a command on the node."""

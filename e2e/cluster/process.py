@@ -71,10 +71,21 @@ def recorded(record: Path) -> int | None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not yet waited for does not."""
+    """Whether a process runs; one that ended and was not yet waited for does not.
+
+    A zombie with threads is still ending: until its last thread is gone, its ports are taken.
+    """
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    return _fields(pid)[:1] not in ([], ["Z"], ["X"])
+    state = _fields(pid)[:1]
+    return state not in ([], ["Z"], ["X"]) or (bool(state) and _threads(pid) > 1)
+
+
+def _threads(pid: int) -> int:
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
+    except FileNotFoundError:
+        return 0
 
 
 def _started(pid: int) -> int:

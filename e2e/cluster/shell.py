@@ -1,10 +1,12 @@
 """Running short commands, and waiting for what they bring about."""
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import IO, Final, TypeVar
 
 from cluster.errors import ClusterError
 
@@ -23,7 +25,7 @@ def run(
     """Output of a command; with `check`, a ClusterError with what it said if it fails."""
     line = [str(word) for word in command]
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             line, check=False, capture_output=True, text=True, env=env, cwd=cwd, input=stdin, timeout=timeout
         )
     except FileNotFoundError as error:
@@ -34,6 +36,21 @@ def run(
         said = (done.stderr.strip() or done.stdout.strip())[-2000:]
         raise ClusterError(f"{' '.join(line)} ended with {done.returncode}: {said}")
     return done.stdout
+
+
+def feed(command: Sequence[str | Path], write: Callable[[IO[bytes]], None]) -> None:
+    """Run a command on what `write` writes into its standard input."""
+    line = [str(word) for word in command]
+    with tempfile.TemporaryFile() as said:
+        running = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=said, stderr=said)
+        with running:
+            assert running.stdin is not None
+            with suppress(BrokenPipeError):  # it ended early: its exit code says more
+                write(running.stdin)
+        if running.returncode:
+            said.seek(0)
+            text = said.read().decode(errors="replace").strip()[-2000:]
+            raise ClusterError(f"{' '.join(line)} ended with {running.returncode}: {text}")
 
 
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""PersistentVolumes: directories that all nodes share. The pool is static, and what is claimed is retained."""
+"""PersistentVolumes: directories that all nodes share. A static pool; what is claimed is retained."""
 
 import json
 import shutil

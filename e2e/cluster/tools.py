@@ -29,6 +29,7 @@ PACKAGES: Final = {
     "sysctl": "procps",
     "catatonit": "catatonit",
     "buildah": "buildah",
+    "skopeo": "skopeo",
     "openssl": "openssl",
 }
 """Program to Debian package."""
