@@ -22,6 +22,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "pod": ("api/v1", "pods"),
     "secret": ("api/v1", "secrets"),
     "service": ("api/v1", "services"),
+    "serviceaccount": ("api/v1", "serviceaccounts"),
     "volume": ("api/v1", "persistentvolumes"),
     "budget": ("apis/policy/v1", "poddisruptionbudgets"),
     "deployment": ("apis/apps/v1", "deployments"),

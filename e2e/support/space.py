@@ -9,6 +9,7 @@ from support.api import Api, Object
 from support.job import Job
 from support.manifest import PROGRAMS, job_manifest
 from support.volumes import Disk, Volumes
+from support.waiting import wait
 
 SOURCES = Path(__file__).parents[1] / "programs"
 
@@ -22,7 +23,7 @@ class Space:
         self.volumes = Volumes(api, name, disk)
 
     def make(self) -> "Space":
-        """Create the namespace."""
+        """Create the namespace; returns when pods can be created in it."""
         labels = {"pod-security.kubernetes.io/enforce": "restricted", "backupsync.dev/e2e": "true"}
         body = {
             "apiVersion": "v1",
@@ -30,6 +31,7 @@ class Space:
             "metadata": {"name": self.name, "labels": labels},
         }
         self.api.create("namespace", None, body)
+        wait(lambda: self.api.find("serviceaccount", self.name, "default"))
         self.config(PROGRAMS, {path.name: path.read_text() for path in SOURCES.glob("*.py")})
         return self
 
