@@ -1,0 +1,75 @@
+"""docker, podman or buildah: whichever is there, seen as one thing."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+CERTIFICATES: Final = Path("/etc/ssl/certs")
+"""Those of this machine hold while an image is built: behind a proxy of its own there is no other way out."""
+_BUILD: Final = {
+    "docker": ["build"],
+    "podman": ["build", "--layers"],
+    "buildah": ["bud", "--layers", "--network", "host"],
+}
+_BUILDAH: Final = {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot"}
+"""No daemon, and no privilege that a container or an old cgroup hierarchy would refuse."""
+
+
+class ToolError(Exception):
+    """No tool, or one that failed."""
+
+
+class Tool:
+    """A tool that builds images. Every method raises ToolError."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @classmethod
+    def found(cls, wanted: str = "") -> "Tool":
+        """Return the `wanted` tool, or the first that is installed."""
+        for name in [wanted] if wanted else _BUILD:
+            if name in _BUILD and shutil.which(name):
+                return cls(name)
+        raise ToolError(
+            f"{wanted or 'a tool to build images'} is not there: install docker, podman or buildah"
+        )
+
+    def build(self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
+        """Build `dockerfile` in `context`; what has not changed comes from the cache of layers."""
+        command = [*_BUILD[self.name], "--quiet", "--file", str(dockerfile), "--tag", tag]
+        if self.name != "docker" and CERTIFICATES.is_dir():
+            command += ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
+        for name, value in arguments.items():
+            command += ["--build-arg", f"{name}={value}"]
+        self._run(*command, str(context))
+
+    def push(self, tag: str) -> None:
+        """Send an image to its registry."""
+        self._run("push", "--quiet", tag)
+
+    def size(self, tag: str) -> str:
+        """Return how large an image is, layers shared with others included, in the tool's words."""
+        return self._run("images", "--format", "{{.Size}}", tag).splitlines()[0]
+
+    def has(self, tag: str) -> bool:
+        """Whether an image is in the tool's storage."""
+        inspect = ["inspect", "--type", "image"] if self.name == "buildah" else ["image", "inspect"]
+        try:
+            self._run(*inspect, tag)
+        except ToolError:
+            return False
+        return True
+
+    def _run(self, *arguments: str) -> str:
+        environment = {**_BUILDAH, **os.environ} if self.name == "buildah" else None
+        done = subprocess.run(
+            [self.name, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip())[-3000:]
+            raise ToolError(f"{self.name} {' '.join(arguments)}: {said}")
+        return done.stdout
