@@ -78,6 +78,11 @@ def parse(text: str, source: str, model: type[M], error: type[DocumentError]) ->
         document = load_yaml(text, source)
     except YamlProblem as cause:
         raise error(source, [Problem("yaml", "", str(cause))]) from cause
+    return check(document, source, model, error)
+
+
+def check(document: Any, source: str, model: type[M], error: type[DocumentError]) -> M:
+    """Check plain data against `model`; `source` names it. Raises `error` with every problem in it."""
     if not isinstance(document, dict):
         required = [f.alias or n for n, f in model.model_fields.items() if f.is_required()]
         remedy = f"must be a mapping with {' and '.join(required or list(_names(model)))}"

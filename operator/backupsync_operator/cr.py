@@ -1,17 +1,15 @@
 """From a custom resource to the job it asks for, and what is frozen of it at admission. Pure."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from backupsync.errors import BackupSyncError
 from backupsync.kube.checkpoints import path_problem
-from backupsync.lifecycle.types import JobStatus
+from backupsync.lifecycle.types import JobStatus, Role
 from backupsync.spec import BackupSyncJob, Transport
-from backupsync.spec.manifest import ManifestError, parse_manifest
+from backupsync.spec.manifest import ManifestError, check_manifest
 from backupsync_operator.render import Images
+from backupsync_operator.templates import container_of, template_problems
 
 _METADATA = ("name", "namespace", "labels", "annotations")
 """What a job's model knows of metadata: the rest is the server's."""
@@ -35,12 +33,9 @@ def job_of(resource: Mapping[str, Any]) -> BackupSyncJob:
         "spec": resource.get("spec"),
     }
     try:
-        # Strictly, and with every problem at once, as `backupsync validate` reads a manifest: JSON is YAML.
-        job = parse_manifest(json.dumps(document), "the custom resource")
+        job = check_manifest(document, "the custom resource")
     except ManifestError as error:
         raise BadSpec([str(problem) for problem in error.problems]) from error
-    except (ValidationError, RecursionError, ValueError) as error:
-        raise BadSpec([str(error)]) from error
     if problems := list(_cluster_problems(job)):
         raise BadSpec(problems)
     return job
@@ -51,7 +46,9 @@ def _cluster_problems(job: BackupSyncJob) -> Iterator[str]:
     wire = job.spec.aggregation.wire
     if wire.transport is Transport.IPC:
         yield "spec.aggregation.wire.transport = Ipc: pods share no file system; take Tcp or Auto"
-    if problem := path_problem(job):
+    shapes = list(template_problems(job))
+    yield from shapes
+    if not shapes and (problem := path_problem(job)):
         yield problem
 
 
@@ -65,13 +62,10 @@ def frozen(
     fresh = memory.start_time is None or memory.phase == "Suspended"
     known = {} if fresh or recorded is None else recorded
     return Images(
-        worker=_own(job.spec.worker.template, "worker") or known.get("worker") or defaults.worker,
-        aggregator=_own(job.spec.aggregator.template, "aggregator")
-        or known.get("aggregator")
-        or defaults.aggregator,
+        worker=_own(job, "worker") or known.get("worker") or defaults.worker,
+        aggregator=_own(job, "aggregator") or known.get("aggregator") or defaults.aggregator,
     )
 
 
-def _own(template: Mapping[str, Any] | None, role: str) -> str | None:
-    containers = ((template or {}).get("spec") or {}).get("containers") or ()
-    return next((c.get("image") for c in containers if c.get("name") == role), None)
+def _own(job: BackupSyncJob, role: Role) -> str | None:
+    return container_of(job, role).get("image")

@@ -1,6 +1,7 @@
 """What a pod's container is told: its launch structure as environment, and nothing it need not know."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ def environment(context: JobContext, replica: ReplicaId, threads: dict[str, int]
     return [node, *({"name": k, "value": v.replace("$", "$$")} for k, v in launched.items())]
 
 
-def threads_of(container: dict[str, Any]) -> int:
+def threads_of(container: Mapping[str, Any]) -> int:
     """Intra-op threads for a container: its whole CPUs, by limit or else by request; 1 where it says none."""
     resources = container.get("resources") or {}
     for kind in ("limits", "requests"):

@@ -12,6 +12,7 @@ from backupsync.lifecycle.types import ReplicaId, Role
 from backupsync_operator.render.containers import USER, complete, volumes
 from backupsync_operator.render.context import JobContext
 from backupsync_operator.render.launches import environment, threads_of
+from backupsync_operator.templates import container_of, template_of
 
 _GRACE_SECONDS = {"worker": 30, "aggregator": 60}
 """Time to end by themselves; the aggregator writes a checkpoint in it."""
@@ -19,7 +20,7 @@ _GRACE_SECONDS = {"worker": 30, "aggregator": 60}
 
 def pod(context: JobContext, replica: ReplicaId) -> dict[str, Any]:
     """Return the pod of `replica`."""
-    template = copy.deepcopy(_template(context, replica.role))
+    template = copy.deepcopy(dict(template_of(context.job, replica.role)))
     spec: dict[str, Any] = template.get("spec") or {}
     spec["restartPolicy"] = "Never"
     spec.setdefault("enableServiceLinks", False)
@@ -47,16 +48,10 @@ def pod(context: JobContext, replica: ReplicaId) -> dict[str, Any]:
     }
 
 
-def _template(context: JobContext, role: Role) -> dict[str, Any]:
-    spec = context.job.spec
-    return (spec.worker if role == "worker" else spec.aggregator).template or {}
-
-
 def _threads(context: JobContext, role: Role) -> int:
     if role == "worker" and context.job.spec.training.threads:
         return context.job.spec.training.threads
-    spec = _template(context, role).get("spec") or {}
-    return next((threads_of(c) for c in spec.get("containers") or () if c.get("name") == role), 1)
+    return threads_of(container_of(context.job, role))
 
 
 def _metadata(context: JobContext, replica: ReplicaId, given: dict[str, Any]) -> dict[str, Any]:
