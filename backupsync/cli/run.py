@@ -54,7 +54,8 @@ def run(
         bool, typer.Option("--local", help="Run as processes of this machine (default).")
     ] = True,
     context: Annotated[
-        str | None, typer.Option("--context", hidden=True, help="For `backupsync submit`.")
+        str | None,
+        typer.Option("--context", metavar="CONTEXT", help="Refused: `backupsync submit` is for clusters."),
     ] = None,
     state_dir: StateDir = None,
 ) -> None:

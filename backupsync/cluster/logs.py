@@ -134,13 +134,10 @@ class _Follower:
 
     def _look(self) -> bool:
         """Start a reader for each new pod; return whether no more will come."""
-        connection, job = self._connection, self._job
+        job = self._job
         try:
-            path = paths.jobs(job.namespace, job.name)
-            now = job_of(connection.request("GET", path, f"job {job.name}"))
-            pods = list_pods(connection, job.namespace, job.name)
-        except NotFound:
-            return True
+            over = self._is_over()
+            pods = list_pods(self._connection, job.namespace, job.name)
         except Unreachable:
             if time.monotonic() - self._answered > _PATIENCE_SECONDS:
                 raise
@@ -149,8 +146,16 @@ class _Follower:
         self._latest = {pod["metadata"]["name"]: (replica, pod) for replica, pod in pods}
         for replica, pod in fresh(pods, self._wanted, self._read):
             self._begin(replica, pod)
-        asked = self._wanted.attempt is not None and bool(self._read)
-        return now.finished or now.uid != job.uid or asked
+        return over or (self._wanted.attempt is not None and bool(self._read))
+
+    def _is_over(self) -> bool:
+        """Whether the job has ended, or is gone. Asked before its pods are: so none of them is missed."""
+        path = paths.jobs(self._job.namespace, self._job.name)
+        try:
+            now = job_of(self._connection.request("GET", path, f"job {self._job.name}"))
+        except NotFound:
+            return True
+        return now.finished or now.uid != self._job.uid
 
     def _begin(self, replica: ReplicaId, pod: Pod) -> None:
         if sum(reader.is_alive() for reader in self._readers) >= MAX_FOLLOWED:

@@ -29,7 +29,7 @@ HELP = Path(__file__).parent / "help.txt"
 COMMANDS = (
     [],
     *([name] for name in ("run", "validate", "plot", "list", "status", "events", "explain", "logs")),
-    *([name] for name in ("metrics", "scale", "suspend", "resume", "delete")),
+    *([name] for name in ("metrics", "scale", "suspend", "resume", "delete", "submit", "wait", "get-model")),
 )
 
 
@@ -130,11 +130,31 @@ def test_where_a_job_runs_is_never_guessed(call, home, command):
     answer = call(command, "digits")
     assert answer.exit_code == 2
     assert "say where the job runs: --local" in answer.stderr
-    answer = call(command, "digits", "--context", "prod")
+    for said in (["--context", "prod"], ["--cluster"], ["-n", "team"], ["--kubeconfig", "k.yaml"]):
+        answer = call(command, "digits", "--local", *said)
+        assert answer.exit_code == 2
+        assert "--local and " in answer.stderr
+        assert "exclude each other" in answer.stderr
+
+
+def test_where_jobs_run_can_be_said_once_for_all(call, home, monkeypatch):
+    monkeypatch.setenv("BACKUPSYNC_TARGET", "local")
+    assert "iteration 212" in call("status", "digits").stdout
+    monkeypatch.setenv("BACKUPSYNC_TARGET", "cloud")
+    answer = call("status", "digits")
     assert answer.exit_code == 2
-    assert "the cluster client comes with the operator" in answer.stderr
-    answer = call(command, "digits", "--context", "prod", "--local")
-    assert "exclude each other" in answer.stderr
+    assert "$BACKUPSYNC_TARGET = 'cloud': must be local or cluster" in answer.stderr
+
+
+def test_options_win_over_the_environment(call, home, monkeypatch):
+    monkeypatch.setenv("BACKUPSYNC_TARGET", "cluster")
+    assert "iteration 212" in call("status", "digits", "--local").stdout
+
+
+def test_running_here_says_how_to_run_on_a_cluster(call, tmp_path):
+    answer = call("run", manifest(tmp_path), "--context", "prod")
+    assert answer.exit_code == 2
+    assert "backupsync submit" in answer.stderr
 
 
 def test_a_job_that_never_ran_here_is_no_traceback(call):
@@ -150,11 +170,14 @@ def test_the_status_is_a_picture_or_json(call, home):
     assert document["uid"] == "u-1"
     assert document["pid"] is None
     assert document["progress"]["iteration"] == 212
+    assert document["state"] == "Running"
 
 
 def test_jobs_are_listed(call, home):
     answer = call("list", "--local")
     assert answer.stdout.splitlines()[1].split() == ["digits", "Running", "212", "no"]
+    told = json.loads(call("list", "--local", "-o", "json").stdout)
+    assert told == [{"name": "digits", "state": "Running", "iteration": 212, "pid": None}]
 
 
 def test_events_come_in_order_with_their_detail(call, home):
@@ -164,6 +187,10 @@ def test_events_come_in_order_with_their_detail(call, home):
     assert lines[0].endswith("Running: training has begun")
     assert lines[1].endswith("warning: Exited: worker 0 ended")
     assert lines[3] == "    ValueError: x"
+    told = json.loads(call("events", "digits", "--local", "-o", "json").stdout)
+    assert [event["reason"] for event in told] == ["Running", "Exited"]
+    assert told[1]["detail"] == "Traceback\nValueError: x"
+    assert told[1]["time"].endswith("Z")
 
 
 def test_explain_gives_conditions_and_the_planners_reasons(call, home):
@@ -171,6 +198,9 @@ def test_explain_gives_conditions_and_the_planners_reasons(call, home):
     answer = call("explain", "digits", "--local").stdout
     assert "condition Failed=False (Running)" in answer
     assert "planner: worker 0 (attempt 2) waits 3 s (backoff)" in answer
+    told = json.loads(call("explain", "digits", "--local", "-o", "json").stdout)
+    assert told["job"] == "digits"
+    assert told["reasons"] == answer.splitlines()
 
 
 def test_logs_are_those_of_the_newest_attempt_of_a_rank(call, home):
@@ -181,6 +211,27 @@ def test_logs_are_those_of_the_newest_attempt_of_a_rank(call, home):
     answer = call("logs", "digits", "--rank", "7", "--local")
     assert answer.exit_code == 2
     assert "ranks with one: [0]" in answer.stderr
+    assert call("logs", "digits", "--rank", "0", "--attempt", "1", "--local").stdout == "old\n"
+    assert call("logs", "digits", "--rank", "0", "--previous", "--local").stdout == "old\n"
+    answer = call("logs", "digits", "--rank", "0", "--attempt", "3", "--local")
+    assert "worker 0 (attempt 3) has written no log" in answer.stderr
+
+
+def test_logs_of_everyone_say_whose_each_line_is(call, home):
+    home.aggregator_log(1).write_text("started\n")
+    home.worker_log(0, 2, 0).write_text("one\ntwo")
+    answer = call("logs", "digits", "--all", "--local")
+    lines = ["aggregator-1 | started", "worker-0-2-0 | one", "worker-0-2-0 | two"]
+    assert answer.stdout.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    "options", [["--rank", "0", "--all"], ["--aggregator", "--rank", "1"], ["--attempt", "1", "--previous"]]
+)
+def test_logs_options_that_exclude_each_other_are_refused(call, home, options):
+    answer = call("logs", "digits", "--local", *options)
+    assert answer.exit_code == 2
+    assert "exclude each other" in answer.stderr
 
 
 def test_scaling_writes_the_spec_of_a_running_job(call, home):
