@@ -1,12 +1,17 @@
 """The chart as files: its CRD, its values. What needs helm renders it."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helm import Helm
 
-CHART = Path(__file__).parents[2] / "charts" / "backupsync"
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "backupsync"
+BUILT = ROOT / ".cluster" / "bin" / "helm"
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +34,13 @@ def schema(crd) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def values() -> dict[str, Any]:
     return yaml.safe_load((CHART / "values.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def helm() -> Helm:
+    """Renders the chart. Without a helm binary its tests are skipped, and fail where REQUIRE_HELM is set."""
+    binary = os.environ.get("HELM") or shutil.which("helm") or shutil.which(str(BUILT))
+    if binary is None:
+        said = "no helm: set HELM, put it on the PATH, or build it (`make cluster`)"
+        (pytest.fail if os.environ.get("REQUIRE_HELM") else pytest.skip)(said)
+    return Helm(Path(binary), CHART)

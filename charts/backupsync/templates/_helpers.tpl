@@ -3,8 +3,8 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Name of every object of this release: at most 50 characters, so that the longest suffix (-aggregate-to-edit) fits
-     into the 63 of a DNS label. */}}
+{{/* Name of every object of this release: at most 50 characters, so that every suffix (-operator, -metrics) fits into
+     the 63 of a DNS label. */}}
 {{- define "backupsync.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
@@ -64,6 +64,10 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{- define "backupsync.leaseName" -}}
+{{- printf "%s-operator" (include "backupsync.fullname" .) -}}
+{{- end -}}
+
 {{- define "backupsync.keySecretName" -}}
 {{- default (printf "%s-key" (include "backupsync.fullname" .)) .Values.keySecret.name -}}
 {{- end -}}
@@ -77,4 +81,23 @@ annotations:
 {{- else -}}
 {{- printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* "true" where an object of the Prometheus operator is to be rendered: (list $ MONITOR-VALUES). */}}
+{{- define "backupsync.monitored" -}}
+{{- $root := index . 0 -}}
+{{- $monitor := index . 1 -}}
+{{- $known := $root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}
+{{- if and $monitor.enabled (eq $monitor.renderMode "failIfMissing") (not $known) -}}
+{{- fail "the CRDs of the Prometheus operator (monitoring.coreos.com/v1) are missing: install them, or set renderMode to skipIfMissing or alwaysRender" -}}
+{{- end -}}
+{{- if and $monitor.enabled (or $known (eq $monitor.renderMode "alwaysRender")) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* What selects the pods of jobs, whoever's they are. */}}
+{{- define "backupsync.jobSelectorLabels" -}}
+app.kubernetes.io/part-of: backupsync
+app.kubernetes.io/managed-by: backupsync-operator
 {{- end -}}
