@@ -68,7 +68,7 @@ def _judged(base: Replica, state: Part, status: Part) -> Replica:
     ended = state.get("terminated")
     over = status.get("phase") in ("Failed", "Succeeded")
     if ended is not None:
-        return _exited(structs.replace(base, lingers=not over), ended, status)
+        return _exited(structs.replace(base, lingers=not over and _others_run(base, status)), ended, status)
     if over:
         return _never_ran(base, status)
     if "running" in state or (not state and status.get("phase") == "Running"):
@@ -105,6 +105,12 @@ def _exited(base: Replica, ended: Part, status: Part) -> Replica:
         ready=None,
         final=final,
     )
+
+
+def _others_run(base: Replica, status: Part) -> bool:
+    """Whether sidecars go on: a pod's phase follows the end of its last container only after a while."""
+    containers = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
+    return any("running" in (c.get("state") or {}) for c in containers if c.get("name") != base.id.role)
 
 
 def _never_ran(base: Replica, status: Part) -> Replica:
