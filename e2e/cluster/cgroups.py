@@ -21,6 +21,7 @@ CONTROLLERS = (
     "freezer",
     "systemd",
     "hugetlb",
+    "unified",
 )
 
 
