@@ -11,7 +11,14 @@ from backupsync.spec.aggregation import (
     WireSpec,
 )
 from backupsync.spec.job import BackupSyncJob, CheckpointSpec, JobSpec, Metadata, ProgramSpec, RunPolicy
-from backupsync.spec.manifest import ManifestError, Problem, load_manifest, parse_manifest
+from backupsync.spec.manifest import (
+    ManifestError,
+    ManifestFile,
+    Problem,
+    load_manifest,
+    parse_manifest,
+    parse_manifest_file,
+)
 from backupsync.spec.training import OptimizerSpec, Scaling, ScheduleSpec, TrainingSpec, WarmupSpec
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "DroppedBatches",
     "JobSpec",
     "ManifestError",
+    "ManifestFile",
     "Metadata",
     "Mode",
     "OptimizerSpec",
@@ -38,4 +46,5 @@ __all__ = [
     "WireSpec",
     "load_manifest",
     "parse_manifest",
+    "parse_manifest_file",
 ]

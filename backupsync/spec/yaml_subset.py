@@ -1,6 +1,8 @@
 """YAML as a manifest may use it: no duplicate keys, no cycles, no bombs, and numbers as YAML 1.2 has them."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import yaml
@@ -28,12 +30,40 @@ _Loader.add_implicit_resolver(
 
 def load_yaml(text: str, source: str) -> Any:
     """Return the one document in `text` as plain data; `source` names it. Raises YamlProblem."""
+    with _reading(text, source) as loader:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _measure(node, {})
+        return loader.construct_document(node)
+
+
+def load_documents(text: str, source: str) -> list[Any]:
+    """Return every document in `text`, divided by `---`, as plain data; empty ones are left out.
+
+    The limits hold for all of them together. Raises YamlProblem.
+    """
+    documents: list[Any] = []
+    total = 0
+    with _reading(text, source) as loader:
+        while loader.check_node():
+            node = loader.get_node()
+            assert node is not None, "check_node() saw one"
+            total += _measure(node, {})
+            _refuse_many(total)
+            documents.append(loader.construct_document(node))
+    return [document for document in documents if document is not None]
+
+
+@contextmanager
+def _reading(text: str, source: str) -> Iterator[_Loader]:
+    """Give a loader of `text`; what it raises becomes a YamlProblem."""
     if len(text) > MAX_BYTES:
         raise YamlProblem(f"is longer than {MAX_BYTES} characters")
     try:
         loader = _Loader(text)
         loader.name = source
-        return _construct(loader)
+        yield loader
     except yaml.YAMLError as error:
         hint = "\nindent with spaces: YAML takes no tabs" if _TAB in str(error) else ""
         raise YamlProblem(f"is malformed: {error}{hint}") from error
@@ -43,12 +73,9 @@ def load_yaml(text: str, source: str) -> Any:
         raise YamlProblem(f"holds a value that cannot be read: {error}") from error
 
 
-def _construct(loader: _Loader) -> Any:
-    node = loader.get_single_node()
-    if node is None:
-        return None
-    _measure(node, {})
-    return loader.construct_document(node)
+def _refuse_many(nodes: int) -> None:
+    if nodes > MAX_NODES:
+        raise YamlProblem(f"holds more than {MAX_NODES} values once its aliases are written out")
 
 
 def _measure(node: yaml.Node, known: dict[int, int]) -> int:
@@ -64,8 +91,7 @@ def _measure(node: yaml.Node, known: dict[int, int]) -> int:
         total += sum(_measure(part, known) for pair in node.value for part in pair)
     elif isinstance(node, yaml.SequenceNode):
         total += sum(_measure(item, known) for item in node.value)
-    if total > MAX_NODES:
-        raise YamlProblem(f"holds more than {MAX_NODES} values once its aliases are written out")
+    _refuse_many(total)
     known[id(node)] = total
     return total
 
