@@ -55,10 +55,10 @@ def words() -> dict[str, str]:
     for path in (path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         silent = {id(node) for part in _silent(tree) for node in ast.walk(part)}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in silent:
-                if CAMEL.fullmatch(node.value):
-                    found.setdefault(node.value, f"{path.relative_to(ROOT)}:{node.lineno}")
+        texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+        for node in texts:
+            if id(node) not in silent and CAMEL.fullmatch(node.value):
+                found.setdefault(node.value, f"{path.relative_to(ROOT)}:{node.lineno}")
     return found
 
 
@@ -92,14 +92,9 @@ def sections() -> dict[str, list[str]]:
 def _silent(tree: ast.Module) -> Iterator[ast.AST]:
     """Parts of a module whose words are names, not reasons: annotations, `__all__`."""
     for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Subscript)
-            and isinstance(node.value, ast.Name)
-            and node.value.id == "Literal"
-        ):
-            yield node
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            yield node
+        match node:
+            case ast.Subscript(value=ast.Name(id="Literal")) | ast.Assign(targets=[ast.Name(id="__all__")]):
+                yield node
 
 
 def test_every_reason_in_the_code_is_explained():
