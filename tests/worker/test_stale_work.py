@@ -103,6 +103,7 @@ def test_a_stale_batch_is_abandoned_in_the_middle_of_backward(aggregator, start,
     model = Deep(lambda: gate.loss(nn.Linear(2, 1), (torch.ones(1, 2), torch.ones(1))))
     worker = start(model=model, dataset=[torch.ones(64)] * 8, loss=lambda m, batch: m(batch).sum())
     reach_the_gate(aggregator, gate)
+    gate.hear = lambda: worker.session._member.wait(DEADLINE)
     aggregator.receive(Chunk)
     aggregator.say(Stale(0))
     gate.open()
@@ -118,6 +119,7 @@ def test_a_stale_batch_is_abandoned_in_the_middle_of_backward(aggregator, start,
 def test_orders_to_leave_end_a_batch_even_if_it_was_to_run_to_the_end(aggregator, start, gate):
     worker = start(loss=gate.loss)
     reach_the_gate(aggregator, gate, to_the_end=True)
+    gate.hear = lambda: worker.session._member.wait(DEADLINE)
     aggregator.dismiss("restart")
     gate.open()
     worker.join()
@@ -147,6 +149,7 @@ def test_the_rest_of_the_body_goes_on_after_its_batch_was_given_up(aggregator, s
 
     worker = start({"training": TRAINING | {"accumulate": 2}}, body=body, model=model)
     reach_the_gate(aggregator, gate)
+    gate.hear = lambda: worker.session._member.wait(DEADLINE)
     aggregator.say(Stale(0))
     gate.open()
     aggregator.receive(Abandoned)
