@@ -12,6 +12,7 @@ from cluster.settings import Settings
 from cluster.shell import until
 
 MACHINE: Final = "cp"
+HERE: Final = Path(__file__).parent
 COMPONENTS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
@@ -118,6 +119,11 @@ def _api_server(settings: Settings) -> dict[str, object]:
         "proxy-client-cert-file": pki / "front-proxy.crt",
         "proxy-client-key-file": pki / "front-proxy.key",
         "profiling": "false",
+        # Who of the service accounts wrote what: the figures of bench/cluster are counted from it.
+        "audit-policy-file": HERE / "config" / "audit.yaml",
+        "audit-log-path": settings.log / "audit.log",
+        "audit-log-maxsize": 100,
+        "audit-log-maxbackup": 2,
     }
 
 
