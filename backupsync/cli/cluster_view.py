@@ -14,7 +14,6 @@ from backupsync.local.progress.view import PHASE_STYLES, figure_line, progress_b
 
 _STYLES: Final = PHASE_STYLES | {"Running": "bold green"}
 _PHASES: Final = {"Running": "green", "Pending": "yellow", "Exited": "red", "Absent": "dim"}
-_TRUE_IS_GOOD: Final = {"Failed": False}
 _MOST_ROWS: Final = 40
 _COUNTERS: Final = ("crashes_total", "losses", "evictions", "restarts")
 _HEADINGS: Final = {"crashes_total": "crashes"}
@@ -30,11 +29,11 @@ def render_job(job: Job, rows: int = _MOST_ROWS, now: datetime | None = None) ->
     elif not job.conditions:
         parts.append(Text("no operator has looked at it yet", style="dim"))
     parts.append(Text())
-    if job.ranks:
+    if any(_is_worth_a_row(member) for member in job.ranks):
         parts += [_ranks(job, rows), Text()]
     if job.aggregator.epoch:
         parts.append(_aggregator(job))
-    parts += [_condition(job, index) for index in range(len(job.conditions))]
+    parts.append(_conditions(job))
     return Group(*parts)
 
 
@@ -198,10 +197,21 @@ def _aggregator(job: Job) -> Text:
     return text
 
 
-def _condition(job: Job, index: int) -> Text:
-    condition = job.conditions[index]
-    bad = condition.status == "True" and condition.type == "Failed"
-    bad = bad or (condition.status == "False" and condition.type == "Accepted")
-    style = "bold red" if bad else "bold"
-    text = Text.assemble((f"{condition.type}={condition.status}", style), f"  {condition.reason}  ")
-    return text.append(condition.message, "" if bad else "dim")
+def _is_worth_a_row(member: Member) -> bool:
+    """Whether there is anything to tell of a rank: a pod, or a history."""
+    counted = any(getattr(member, name) for name in _COUNTERS)
+    return counted or member.slow or member.phase not in ("", "Absent")
+
+
+def _conditions(job: Job) -> RenderableType:
+    """Return the conditions that say something: that a job has not failed goes without saying."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for overflow in ("ellipsis", "ellipsis", "fold"):
+        table.add_column(overflow=overflow, no_wrap=overflow == "ellipsis")
+    for condition in job.conditions:
+        if condition.status == "False" and condition.type in ("Suspended", "Succeeded", "Failed"):
+            continue
+        bad = (condition.type, condition.status) in (("Failed", "True"), ("Accepted", "False"))
+        head = Text(f"{condition.type}={condition.status}", style="bold red" if bad else "bold")
+        table.add_row(head, condition.reason, Text(condition.message, style="" if bad else "dim"))
+    return table

@@ -120,9 +120,11 @@ class _Picture:
         self._live.update(Group(render_job(job, rows), *([Text()] if recent else []), *recent))
 
     def tell(self, event: Event) -> None:
+        if not _matters(event):
+            return
         if event.kind == "Warning":
             self._console.print(escape(event_line(event)), style="yellow", soft_wrap=True)
-        elif _matters(event):
+        else:
             self._events.append(event)
 
     def close(self) -> None:
@@ -130,4 +132,10 @@ class _Picture:
 
 
 def _matters(event: Event) -> bool:
+    """Whether a person wants to see it: what befalls the job, and what is wrong with a pod.
+
+    That a container which has just started does not answer yet is neither.
+    """
+    if event.reason == "Unhealthy" and event.message.startswith("Startup probe"):
+        return False
     return event.kind == "Warning" or event.object.startswith("BackupSyncJob/")

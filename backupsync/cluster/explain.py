@@ -65,7 +65,8 @@ def said_by_pods(pods: Sequence[tuple[ReplicaId, Pod]]) -> Iterator[str]:
 
 def said_by_events(events: Sequence[Event]) -> Iterator[str]:
     """Yield the newest warnings."""
-    for event in [event for event in events if event.kind == "Warning"][-_WARNINGS:]:
+    warnings = [e for e in events if e.kind == "Warning" and not e.message.startswith("Startup probe")]
+    for event in warnings[-_WARNINGS:]:
         many = f" ({event.count}×)" if event.count > 1 else ""
         yield f"event {event.object}: {event.reason}: {event.message}{many}"
 

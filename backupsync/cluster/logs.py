@@ -42,7 +42,7 @@ class Selection(Struct, frozen=True, kw_only=True):
         return self.role in (None, replica.role) and (self.rank is None or self.rank == replica.rank)
 
     def __str__(self) -> str:
-        who = f"worker {self.rank}" if self.rank is not None else self.role or "pod"
+        who = f"worker {self.rank}" if self.rank is not None else self.role or "anyone"
         return f"{who} (attempt {self.attempt})" if self.attempt is not None else who
 
 
@@ -236,10 +236,10 @@ def _nothing(job: Job, pods: list[tuple[ReplicaId, Pod]], wanted: Selection) -> 
     waiting = [f"{p['metadata']['name']} is {state_of(r, p).phase}" for r, p in chosen(pods, wanted)]
     there = [p["metadata"]["name"] for r, p in pods if state_of(r, p).begun]
     which = f"the attempt before the newest of {wanted}" if wanted.previous else str(wanted)
-    said = "; ".join(waiting[:3]) or f"there is no pod of {which}"
-    remedy = "--follow waits for it" if not job.finished else "spec.runPolicy.cleanPodPolicy: None keeps pods"
+    said = "; ".join(waiting[:3]) or ("there is no such pod" if pods else "there is no pod")
+    remedy = "spec.runPolicy.cleanPodPolicy: None keeps pods" if job.finished else "--follow waits for it"
     logs = f"; pods with a log: {', '.join(there[:8])}{' …' if len(there) > 8 else ''}" if there else ""
-    return f"job {job.name}: no log of {which} yet: {said}{logs}; {remedy}"
+    return f"job {job.name} ({job.state}): no log of {which}: {said}{logs}; {remedy}"
 
 
 def _too_many(job: Job) -> Invalid:

@@ -77,7 +77,7 @@ def test_a_log_that_is_not_there_yet_says_what_is(client, fake):
     assert "digits-worker-1-1 is Pending; pods with a log: digits-worker-0-1; --follow waits" in str(
         raised.value
     )
-    with pytest.raises(NotFound, match="there is no pod of worker 7"):
+    with pytest.raises(NotFound, match="no log of worker 7: there is no such pod"):
         list(client.logs("digits", rank=7))
     with pytest.raises(NotFound, match="the attempt before the newest of worker 0"):
         list(client.logs("digits", rank=0, previous=True))
