@@ -49,8 +49,9 @@ cluster-down: ## End it, and leave nothing but its programs, images and logs in 
 bench: setup ## Measure iteration cost against PyTorch DDP over gloo, side by side
 	$(BIN)/python bench/bench.py --out bench/results
 
-docs: setup ## Write the generated reference pages again
+docs: setup ## Write the generated reference pages again, and the programs in the examples' manifests
 	$(BIN)/python -m backupsync.spec.reference
+	$(BIN)/python examples/embed.py
 
 clean: ## Remove what was built and run here
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from backupsync.cli.app import app
+from backupsync.spec import parse_manifest_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -54,7 +55,7 @@ def train(module_jobs: Callable[[str], EngineJob]) -> Callable[..., Trained]:
 
 
 def run_example(job: EngineJob, name: str, dtype: str, training: dict[str, Any]) -> Trained:
-    document = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    document = parse_manifest_file((EXAMPLES / f"{name}.yaml").read_text()).document
     spec = document["spec"]
     document["metadata"]["name"] = job.name
     spec["aggregation"].update(workers=2, backupWorkers=1, wire={"dtype": dtype})
