@@ -44,7 +44,7 @@ class ImageStore:
         command = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
         source, target = f"containers-storage:{name}", f"oci:{self._place}:{name}"
         run([*command, source, target], env=os.environ | BUILDAH, timeout=900)
-        self._prune()
+        self.prune()
 
     def add_own(self) -> None:
         """The two images that every cluster needs, each one static program: pause and CoreDNS."""
@@ -98,7 +98,7 @@ class ImageStore:
                 return dict(entry)
         raise ClusterError(f"image {name} was not loaded: build it with buildah, then `load {name}`")
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
         """Delete blobs of images whose name has moved on."""
         kept = {digest for name in self.names() for digest in self.blobs(name)}
         for file in (self._place / "blobs" / "sha256").iterdir():

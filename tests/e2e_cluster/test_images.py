@@ -1,0 +1,84 @@
+import hashlib
+import io
+import json
+import tarfile
+
+import pytest
+
+from cluster.errors import ClusterError
+from cluster.images import ImageStore
+from cluster.settings import Settings
+
+
+class Layout:
+    """An OCI image layout with the images it is told to have."""
+
+    def __init__(self, place):
+        self.place = place / "images"
+        (self.place / "blobs" / "sha256").mkdir(parents=True)
+        self.store = ImageStore(Settings(place, place))
+        self.entries = []
+
+    def blob(self, content):
+        digest = hashlib.sha256(content).hexdigest()
+        (self.place / "blobs" / "sha256" / digest).write_bytes(content)
+        return f"sha256:{digest}"
+
+    def image(self, name, *layers):
+        config = self.blob(f"config of {name}".encode())
+        layer_digests = [{"digest": self.blob(layer)} for layer in layers]
+        manifest = self.blob(json.dumps({"config": {"digest": config}, "layers": layer_digests}).encode())
+        annotations = {"org.opencontainers.image.ref.name": name}
+        self.entries.append({"digest": manifest, "size": 1, "annotations": annotations})
+        (self.place / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": self.entries}))
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path)
+
+
+def archived(store, name, there=()):
+    file = io.BytesIO()
+    store.write_archive(name, set(there), file)
+    with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as archive:
+        return {entry.name: archive.extractfile(entry).read() for entry in archive}
+
+
+def test_a_node_that_has_nothing_gets_everything(layout):
+    layout.image("localhost/worker:1", b"base", b"top")
+    found = archived(layout.store, "localhost/worker:1")
+    assert {b"base", b"top"} <= set(found.values())
+    entry = json.loads(found["index.json"])["manifests"][0]
+    assert entry["annotations"] == {"io.containerd.image.name": "localhost/worker:1"}
+
+
+def test_a_node_that_has_the_base_gets_the_rest(layout):
+    layout.image("localhost/base:1", b"base")
+    layout.image("localhost/worker:1", b"base", b"top")
+    found = archived(layout.store, "localhost/worker:1", layout.store.blobs("localhost/base:1"))
+    assert b"top" in found.values()
+    assert b"base" not in found.values()
+
+
+def test_layers_that_come_twice_are_packed_once(layout):
+    layout.image("localhost/twice:1", b"same", b"same")
+    assert list(archived(layout.store, "localhost/twice:1").values()).count(b"same") == 1
+
+
+def test_an_image_that_was_not_loaded_is_named(layout):
+    layout.image("localhost/base:1", b"base")
+    with pytest.raises(ClusterError, match="localhost/other:1 was not loaded"):
+        layout.store.blobs("localhost/other:1")
+
+
+def test_what_no_image_needs_any_more_is_deleted(layout):
+    layout.image("localhost/base:1", b"base")
+    layout.image("localhost/worker:1", b"base", b"old top")
+    layout.entries.pop()
+    layout.image("localhost/worker:1", b"base", b"new top")
+    layout.store.prune()
+    left = {file.read_bytes() for file in (layout.place / "blobs" / "sha256").iterdir()}
+    assert {b"base", b"new top"} <= left
+    assert b"old top" not in left
+    assert layout.store.names() == ["localhost/base:1", "localhost/worker:1"]
