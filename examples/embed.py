@@ -1,6 +1,6 @@
 """Write each example's program into the ConfigMap of its manifest: `python examples/embed.py` (`make docs`).
 
-A cluster sees the manifest alone, `backupsync run` the program beside it: so the manifest carries a copy of it,
+A cluster sees the manifest alone, `backupsync run` the program beside it: so the manifest carries a copy,
 between two marks, and a test holds the two together.
 """
 
