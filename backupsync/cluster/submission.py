@@ -8,8 +8,12 @@ from msgspec import Struct
 from backupsync.cluster import program
 from backupsync.errors import BackupSyncError
 from backupsync.kube import names
-from backupsync.spec import BackupSyncJob, load_manifest
-from backupsync.spec.yaml_subset import load_yaml
+from backupsync.spec import BackupSyncJob, ManifestError
+from backupsync.spec.document import read_text
+from backupsync.spec.manifest import parse_manifest_file
+
+_SHOWN = 5
+"""Packed files that are named."""
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -42,24 +46,31 @@ def read_submission(
     `packed` is the file or directory to pack (by default what `spec.program` names, beside the manifest);
     without `pack` nothing is packed.
     """
-    checked = load_manifest(manifest)
-    document: dict[str, Any] = load_yaml(manifest.read_text(encoding="utf-8"), str(manifest))
+    checked, document, others = parse_manifest_file(read_text(manifest, ManifestError), str(manifest))
     own = checked.metadata.namespace
     if namespace is not None and own is not None and own != namespace:
         raise BackupSyncError(
             f"{manifest}: metadata.namespace is {own}, but --namespace says {namespace}; name one of them"
         )
     target = namespace or own or default_namespace
-    document["metadata"]["namespace"] = target
+    document = document | {"metadata": document["metadata"] | {"namespace": target}}
     files, said = _program(manifest, checked, packed, pack)
     if not files:
-        return Submission(job=document, program=None, others=(), said=said)
-    return Submission(
-        job=program.with_program(document, files),
-        program=program.config_map(checked.metadata.name, target, files),
-        others=(),
-        said=said,
-    )
+        return Submission(job=document, program=None, others=others, said=said)
+    config_map = program.config_map(checked.metadata.name, target, files)
+    _refuse_twice(manifest, config_map, others)
+    return Submission(job=program.with_program(document, files), program=config_map, others=others, said=said)
+
+
+def _refuse_twice(manifest: Path, config_map: dict[str, Any], others: tuple[dict[str, Any], ...]) -> None:
+    name = config_map["metadata"]["name"]
+    same = [o for o in others if o["kind"] == "ConfigMap" and (o.get("metadata") or {}).get("name") == name]
+    if same:
+        raise BackupSyncError(
+            f"{manifest}: holds a ConfigMap {name} that its workers do not mount at "
+            f"{names.PROGRAM_DIRECTORY}, but the program is packed into one of this name; mount it, "
+            "or say --no-program"
+        )
 
 
 def _program(
@@ -86,5 +97,5 @@ def _program(
 def _pack(job: BackupSyncJob, path: Path, base: Path) -> tuple[dict[str, bytes], str]:
     files = program.read_files(path, base)
     size = sum(map(len, files.values()))
-    many = f"{len(files)} files" if len(files) > 1 else next(iter(files))
-    return files, f"{many} ({size:,} bytes) in ConfigMap {names.program_name(job.metadata.name)}"
+    shown = ", ".join(list(files)[:_SHOWN]) + f" and {len(files) - _SHOWN} more" * (len(files) > _SHOWN)
+    return files, f"{shown} ({size:,} bytes) in ConfigMap {names.program_name(job.metadata.name)}"
