@@ -209,7 +209,8 @@ def _conditions(job: Job) -> RenderableType:
     for overflow in ("ellipsis", "ellipsis", "fold"):
         table.add_column(overflow=overflow, no_wrap=overflow == "ellipsis")
     for condition in job.conditions:
-        if condition.status == "False" and condition.type in ("Suspended", "Succeeded", "Failed"):
+        usual = condition.status == "False" and condition.type in ("Suspended", "Succeeded", "Failed")
+        if usual and not (condition.type == "Suspended" and job.suspend):
             continue
         bad = (condition.type, condition.status) in (("Failed", "True"), ("Accepted", "False"))
         head = Text(f"{condition.type}={condition.status}", style="bold red" if bad else "bold")

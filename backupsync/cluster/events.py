@@ -18,7 +18,9 @@ def events_of(connection: Connection, job: Job) -> list[Event]:
     path = paths.core(job.namespace, "events")
     found = connection.request("GET", path, f"events of job {job.name}").get("items") or []
     events = [event_of(document) for document in found if belongs(document, job)]
-    return sorted(events, key=lambda event: event.time or _LONG_AGO)
+    # The pods of an earlier job of this name had the same names.
+    own = [event for event in events if not (event.time and job.created and event.time < job.created)]
+    return sorted(own, key=lambda event: event.time or _LONG_AGO)
 
 
 def belongs(event: dict[str, object], job: Job) -> bool:

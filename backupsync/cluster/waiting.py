@@ -36,6 +36,9 @@ def verdict(until: Until, job: Job | None, *, gone: bool) -> bool:
         return (accepted is not None and accepted.status == "True") or job.state != "Pending"
     if until == "running" and job.state == "Succeeded":
         return True
+    suspension = job.condition("Suspended")
+    if until == "suspended" and suspension is not None and suspension.reason == "SuspendRefused":
+        raise Ended(f"job {job.name}: will not be suspended: {suspension.message}")
     if job.finished:
         raise Ended(f"job {job.name}: {job.state}, so it will not be {until}{why(job)}")
     return False
