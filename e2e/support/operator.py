@@ -13,7 +13,6 @@ NAMESPACE = "backupsync-system"
 RELEASE = "backupsync"
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "backupsync"
-LEASE = "backupsync-operator"
 HTTP_PORT = 8080
 
 
@@ -24,11 +23,11 @@ class Operator:
         self.api = api
         self._values = list(values)
 
-    def install(self, *values: str, wait_for_it: bool = True) -> None:
-        """Install or upgrade the chart; `values` are further `--set` of this call alone."""
+    def install(self, *values: str, chart: Path = CHART, wait_for_it: bool = True) -> None:
+        """Install or upgrade the chart (or another); `values` are further `--set` of this call alone."""
         command = [
             *(os.environ.get("HELM", "helm"), "--kubeconfig", str(self.api.kubeconfig)),
-            *("upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace"),
+            *("upgrade", "--install", RELEASE, str(chart), "--namespace", NAMESPACE, "--create-namespace"),
         ]
         for value in (*self._values, *values):
             command += ["--set", value]
@@ -57,7 +56,9 @@ class Operator:
 
     def holder(self) -> str:
         """Name of the pod in office, by the Lease; empty where nobody is."""
-        lease = self.api.find("lease", NAMESPACE, LEASE)
+        container = self.deployment()["spec"]["template"]["spec"]["containers"][0]
+        name = next(v["value"] for v in container["env"] if v["name"] == "BACKUPSYNC_LEASE_NAME")
+        lease = self.api.find("lease", NAMESPACE, name)
         return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
 
     def active(self) -> Object | None:
