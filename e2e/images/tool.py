@@ -30,13 +30,24 @@ class Tool:
 
     @classmethod
     def found(cls, wanted: str = "") -> "Tool":
-        """Return the `wanted` tool, or the first that is installed."""
-        for name in [wanted] if wanted else _BUILD:
-            if name in _BUILD and shutil.which(name):
-                return cls(name)
-        raise ToolError(
-            f"{wanted or 'a tool to build images'} is not there: install docker, podman or buildah"
-        )
+        """Return the `wanted` tool, or the first that works: docker without its daemon does not."""
+        if wanted and wanted not in _BUILD:
+            raise ToolError(f"BUILDER = {wanted!r}: must be one of {', '.join(_BUILD)}")
+        problems = []
+        for tool in map(cls, [wanted] if wanted else _BUILD):
+            try:
+                tool.check()
+            except ToolError as error:
+                problems.append(f"{tool.name}: {error}")
+            else:
+                return tool
+        raise ToolError("no tool to build images works here\n  " + "\n  ".join(problems))
+
+    def check(self) -> None:
+        """Raise ToolError unless the tool is installed and works."""
+        if not shutil.which(self.name):
+            raise ToolError("is not installed")
+        self._run("version")  # asks the daemon too, where there is one
 
     def build(self, dockerfile: Path, context: Path, tag: str, arguments: Mapping[str, str]) -> None:
         """Build `dockerfile` in `context`; what has not changed comes from the cache of layers."""
