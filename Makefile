@@ -51,6 +51,7 @@ bench: setup ## Measure iteration cost against PyTorch DDP over gloo, side by si
 
 docs: setup ## Write the generated reference pages again, and the programs in the examples' manifests
 	$(BIN)/python -m backupsync.spec.reference
+	$(BIN)/python charts/api_page.py
 	$(BIN)/python examples/embed.py
 
 clean: ## Remove what was built and run here
