@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format images cluster cluster-down bench docs clean
+.PHONY: help setup demo test chart-test test-all lint format images cluster cluster-down bench docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ demo: setup ## Train the digits three ways under stragglers, side by side: out/d
 
 test: setup ## Run every test that needs neither root nor cluster
 	$(BIN)/python -m pytest
+
+chart-test: setup ## Lint and render the chart (needs helm: HELM=, on the PATH, or what `make cluster` builds)
+	REQUIRE_HELM=1 $(BIN)/python -m pytest tests/chart
 
 test-all: ## Run the tests on Python 3.11 to 3.13, and on the lowest versions of the dependencies
 	$(PYTHON) tests/matrix.py $(ROWS) --args='$(ARGS)'
@@ -51,6 +54,7 @@ bench: setup ## Measure iteration cost against PyTorch DDP over gloo, side by si
 
 docs: setup ## Write the generated reference pages again, and the programs in the examples' manifests
 	$(BIN)/python -m backupsync.spec.reference
+	$(BIN)/python charts/readme.py
 	$(BIN)/python charts/api_page.py
 	$(BIN)/python examples/embed.py
 
