@@ -57,6 +57,8 @@ def judge_aggregator(draft: Draft) -> None:
     _credit_progress(draft)
     if draft.dismissed:
         draft.update(members=tuple(structs.replace(m, dismissed=True) for m in draft.status.members))
+    else:
+        _keep_who_stayed(draft)
     replica = draft.replicas.get(draft.aggregator_id)
     if replica is None:
         if draft.status.aggregator_seen:
@@ -72,6 +74,19 @@ def judge_aggregator(draft: Draft) -> None:
         )
     else:
         _watch_silence(draft, replica)
+
+
+def _keep_who_stayed(draft: Draft) -> None:
+    """A member that has joined this epoch was not sent home by the one before, whatever that was seen to do."""
+    members = () if draft.aggregator is None else draft.aggregator.members
+    live = {(m.rank, m.attempt) for m in members if m.state in ("Live", "Candidate")}
+    if any(m.dismissed and (m.rank, m.attempt) in live for m in draft.status.members):
+        draft.update(
+            members=tuple(
+                structs.replace(m, dismissed=m.dismissed and (m.rank, m.attempt) not in live)
+                for m in draft.status.members
+            )
+        )
 
 
 def start_aggregator(draft: Draft) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from msgspec import structs
 
-from backupsync.control import AggregatorStatus
+from backupsync.control import TERMINATED, AggregatorStatus
 from backupsync.exits import Exit
 from backupsync.lifecycle.types import (
     Action,
@@ -101,6 +101,8 @@ class Draft:
     def dismissed(self) -> bool:
         """Whether the aggregator in office has come to its end, and so has sent its workers home."""
         replica, progress = self.replicas.get(self.aggregator_id), self.status.progress
+        if self.last_answer is not None and self.last_answer.reason == TERMINATED:
+            return False
         if replica is not None and replica.phase == "Exited" and replica.exit_code == Exit.SUCCESS:
             return True
         ended = progress is not None and progress.phase in ("Suspended", "Succeeded", "Failed")

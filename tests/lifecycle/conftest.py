@@ -17,6 +17,7 @@ from backupsync.lifecycle.types import (
     JobStatus,
     Observed,
     Plan,
+    Rejection,
     Replica,
     ReplicaId,
     Start,
@@ -105,6 +106,10 @@ class World:
         self.silent = False
         self.stop_requested = False
         self.pods = False
+        self.durable: bool | None = None
+        self.rejections: tuple[Rejection, ...] = ()
+        self.stuck: dict[tuple[str, int], tuple[str, str]] = {}
+        """(role, rank) whose pods stay pending, and why."""
         self.term = 0
         self.log: list[Action] = []
         self.deleted = False
@@ -134,6 +139,8 @@ class World:
             aggregator=answer,
             stop_requested=self.stop_requested,
             pods=self.pods,
+            durable=self.durable,
+            rejections=self.rejections,
             term=self.term,
         )
 
@@ -156,9 +163,15 @@ class World:
                     f"{id_} is there already"
                 )
                 starts = 0 if old is None else old.starts + 1
-                self.replicas[id_] = Replica(id=id_, phase="Pending", starts=starts)
-            case Stop(replica=id_) if id_ in self.replicas:
-                if self.replicas[id_].phase == "Exited":
+                reason, message = self.stuck.get((id_.role, id_.rank), ("", ""))
+                self.replicas[id_] = Replica(
+                    id=id_, phase="Pending", starts=starts, reason=reason, message=message
+                )
+            case Stop(replica=id_, force=force) if id_ in self.replicas:
+                assert force == self.replicas[id_].node_lost, "by force on a lost node, and nowhere else"
+                if force:
+                    self.vanish(id_)
+                elif self.replicas[id_].phase == "Exited":
                     del self.replicas[id_]
                 else:
                     self.replicas[id_] = structs.replace(self.replicas[id_], stopping=True)
@@ -172,8 +185,8 @@ class World:
     def boot(self) -> None:
         """Whatever was started comes up; workers join."""
         for id_, replica in list(self.replicas.items()):
-            if replica.phase == "Pending":
-                self.replicas[id_] = structs.replace(replica, phase="Running")
+            if replica.phase == "Pending" and (id_.role, id_.rank) not in self.stuck and replica.node_ready:
+                self.replicas[id_] = structs.replace(replica, phase="Running", reason="", message="")
                 if id_.role == "aggregator" and id_.attempt == self.status.aggregator_attempt:
                     assert self.status.desired is not None
                     kept = self.saved if self.checkpoint else 0
@@ -210,8 +223,10 @@ class World:
 
     def reap(self) -> None:
         for id_, replica in list(self.replicas.items()):
-            if replica.stopping:
+            if replica.stopping and replica.node_ready:
                 self.exit(id_, 143)
+                if self.pods:  # the API server forgets a pod that was deleted and has ended
+                    del self.replicas[id_]
 
     def finish(self, phase: str = "Succeeded", reason: str = "Completed", message: str = "") -> None:
         assert self.aggregator is not None
@@ -221,10 +236,25 @@ class World:
         old = self.replicas[id_]
         if old.phase == "Exited":
             return
+        kind = ExitKind.DISRUPTED if old.disruption else kind_of(code)
         self.replicas[id_] = Replica(
-            id=id_, phase="Exited", exit=kind_of(code), exit_code=code, message=message, starts=old.starts
+            id=id_,
+            phase="Exited",
+            exit=kind,
+            exit_code=code,
+            message=message,
+            starts=old.starts,
+            disruption=old.disruption,
+            final=self._last_status(id_, code),
         )
         self._gone(id_)
+
+    def _last_status(self, id_: ReplicaId, code: int) -> AggregatorStatus | None:
+        told = self.aggregator
+        if not self.pods or told is None or id_ != ReplicaId("aggregator", 0, told.epoch):
+            return None
+        ended = code in (0, 1) and told.phase in ("Suspended", "Succeeded", "Failed")
+        return structs.replace(told.status(), members=()) if ended else None
 
     def oom(self, id_: ReplicaId) -> None:
         self.exit(id_, 137, "Killed")
@@ -242,6 +272,22 @@ class World:
             self.aggregator = None
         elif id_.role == "worker" and (pair := (id_.rank, id_.attempt)) in self.aggregator.members:
             self.aggregator.members[pair] = structs.replace(self.aggregator.members[pair], state="Lost")
+
+    def delete(self, id_: ReplicaId, disruption: str = "") -> None:
+        """Somebody else deletes it, or evicts it: it has its grace period."""
+        self.replicas[id_] = structs.replace(self.replicas[id_], stopping=True, disruption=disruption)
+
+    def evict(self, id_: ReplicaId) -> None:
+        self.delete(id_, "EvictionByEvictionAPI")
+
+    def silence_node(self, id_: ReplicaId, *, lost: bool = False) -> None:
+        """The node of a pod is heard of no more; `lost`: for longer than the grace period."""
+        self.replicas[id_] = structs.replace(
+            self.replicas[id_], node="n1", node_ready=False, node_lost=lost, ready=False
+        )
+        self.freeze(id_)
+        if id_.role == "aggregator":
+            self.silent = True
 
     def freeze(self, id_: ReplicaId) -> None:
         self.frozen.add(id_)
