@@ -79,3 +79,29 @@ def defaulted(schema: Schema, value: Any) -> Any:
         if name in found:
             found[name] = defaulted(inside, found[name])
     return found
+
+
+KINDS = {"string": str, "integer": int, "number": int | float, "boolean": bool, "array": list, "object": dict}
+
+
+def misfits(schema: Schema, value: Any, at: str = "") -> Iterator[str]:
+    """Yield what an API server would prune from a value or refuse in it."""
+    right = isinstance(value, KINDS[schema["type"]])
+    if not right or (schema["type"] != "boolean" and isinstance(value, bool)):
+        yield f"{at}: {value!r} is no {schema['type']}"
+    elif "enum" in schema and value not in schema["enum"]:
+        yield f"{at}: {value!r} is none of {schema['enum']}"
+    elif isinstance(value, str):
+        if not schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", len(value)):
+            yield f"{at}: {len(value)} characters"
+    elif isinstance(value, list):
+        if len(value) > schema.get("maxItems", len(value)):
+            yield f"{at}: {len(value)} items"
+        for item in value:
+            yield from misfits(schema["items"], item, f"{at}[]")
+    elif isinstance(value, dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        known = schema.get("properties", {})
+        yield from (f"{at}.{name} is unknown" for name in value.keys() - known.keys())
+        yield from (f"{at}.{name} is missing" for name in schema.get("required", []) if name not in value)
+        for name in value.keys() & known.keys():
+            yield from misfits(known[name], value[name], f"{at}.{name}")
