@@ -41,7 +41,8 @@ MEMORY = JobStatus(
     completion_time=NOW,
     progress=AggregatorStatus(
         job="digits", uid="u", epoch=1, phase="Training", iteration=7, iterations_total=400, rate=8.9,
-        loss=0.5, eta_seconds=44.0, examples=168, required=N, evaluation={"accuracy": 0.9}, metrics={"f1": 0.8},
+        loss=0.5, eta_seconds=44.0, examples=168, required=N,
+        evaluation={"accuracy": 0.9}, metrics={"f1": 0.8},
         members=tuple(
             MemberStatus(rank=rank, attempt=1, start=0, state="Live", phase="compute") for rank in range(N)
         ),
