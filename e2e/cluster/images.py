@@ -10,6 +10,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -74,14 +75,23 @@ class ImageStore:
             *(layer["digest"] for layer in manifest["layers"]),
         ]
 
-    def write_archive(self, name: str, there: set[str], target: IO[bytes]) -> None:
-        """Write an image as an OCI archive, without the blobs that are already there."""
-        entry = self._entry(name)
-        entry["annotations"] = {CONTAINERD_NAME: name}
+    def large(self, limit: int) -> dict[str, list[str]]:
+        """Image to layers of more bytes than `limit`, for images that have some."""
+        if not (self._place / "index.json").exists():
+            return {}
+        found = {
+            name: [layer for layer in self.blobs(name)[2:] if self._blob(layer).stat().st_size > limit]
+            for name in self.names()
+        }
+        return {name: layers for name, layers in found.items() if layers}
+
+    def write_archive(self, images: Mapping[str, str], there: set[str], target: IO[bytes]) -> None:
+        """Write images, each under a name, as one OCI archive without the blobs that are already there."""
+        entries = [self._entry(image) | {"annotations": {CONTAINERD_NAME: images[image]}} for image in images]
         with tarfile.open(fileobj=target, mode="w|") as archive:
             _write(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
-            _write(archive, "index.json", json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode())
-            for digest in dict.fromkeys(self.blobs(name)):
+            _write(archive, "index.json", json.dumps({"schemaVersion": 2, "manifests": entries}).encode())
+            for digest in dict.fromkeys(digest for image in images for digest in self.blobs(image)):
                 if digest not in there:
                     archive.add(self._blob(digest), f"blobs/{digest.replace(':', '/')}")
 

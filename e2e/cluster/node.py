@@ -12,6 +12,7 @@ from typing import Final
 
 from cluster import cgroups, pki, process
 from cluster.api import Api
+from cluster.disk import Disk
 from cluster.errors import ClusterError
 from cluster.images import COREDNS, PAUSE, ImageStore
 from cluster.network import Network
@@ -70,6 +71,8 @@ class Node:
         self._network.attach(self.name, self.address, self.pods)
         if not self.pid:
             self._clear()
+            if not (disk := self.var / "lib" / "containerd").exists():
+                Disk(self._settings, images).clone(disk)
             self._configure()
             self._boot()
         self._daemon("containerd", ["containerd", "--config", f"{KUBERNETES}/containerd.toml"])
@@ -108,7 +111,7 @@ class Node:
         """Import an image: the blobs that its containerd lacks."""
         there = set(self.run("ctr", "-n", "k8s.io", "content", "ls", "-q").split())
         command = [*self._enter(), "ctr", "-n", "k8s.io", "images", "import", "-"]
-        feed(command, lambda pipe: images.write_archive(image, there, pipe))
+        feed(command, lambda pipe: images.write_archive({image: image}, there, pipe))
 
     def run(self, *command: str, check: bool = True, timeout: float = 120) -> str:
         """Output of a command on the node."""

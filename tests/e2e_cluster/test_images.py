@@ -40,7 +40,7 @@ def layout(tmp_path):
 
 def archived(store, name, there=()):
     file = io.BytesIO()
-    store.write_archive(name, set(there), file)
+    store.write_archive({name: name}, set(there), file)
     with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as archive:
         return {entry.name: archive.extractfile(entry).read() for entry in archive}
 
@@ -64,6 +64,24 @@ def test_a_node_that_has_the_base_gets_the_rest(layout):
 def test_layers_that_come_twice_are_packed_once(layout):
     layout.image("localhost/twice:1", b"same", b"same")
     assert list(archived(layout.store, "localhost/twice:1").values()).count(b"same") == 1
+
+
+def test_images_of_one_archive_share_their_layers(layout):
+    layout.image("localhost/worker:1", b"base", b"top")
+    layout.image("localhost/aggregator:1", b"base", b"other top")
+    file = io.BytesIO()
+    layout.store.write_archive({"localhost/worker:1": "a", "localhost/aggregator:1": "b"}, set(), file)
+    with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as archive:
+        contents = [archive.extractfile(entry).read() for entry in archive]
+    assert contents.count(b"base") == 1
+    assert {b"top", b"other top"} <= set(contents)
+
+
+def test_large_layers_are_those_over_the_limit(layout):
+    assert layout.store.large(0) == {}
+    layout.image("localhost/small:1", b"x")
+    layout.image("localhost/large:1", b"x", b"much more")
+    assert layout.store.large(5) == {"localhost/large:1": [layout.store.blobs("localhost/large:1")[3]]}
 
 
 def test_an_image_that_was_not_loaded_is_named(layout):
