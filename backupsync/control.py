@@ -4,9 +4,13 @@ Level-triggered: the engine always says all of it, and the aggregator applies wh
 (term, generation); a lower pair is refused, the applied one is echoed in the status.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct, field
+
+TERMINATED: Final = "Terminated"
+"""Reason of a status: the aggregator's process had to end (its pod was deleted, its node drained), not the job.
+It wrote a checkpoint and sent nobody home: members wait for the next epoch."""
 
 Phase = Literal["Joining", "Training", "Evaluating", "Suspended", "Succeeded", "Failed"]
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from backupsync.control import TERMINATED
 from backupsync.trace import Ended, Iteration
 from backupsync.wire import messages as wire
 from backupsync_aggregator.checkpoints.saver import Saver
@@ -74,7 +75,7 @@ class Hands:
         assert self.finished is not None
         if self.moves:
             message = f"{self.finished.message}: asked to by SIGTERM, the next epoch goes on"
-            self.finished = effects.Finish("Suspended", "Terminated", message)
+            self.finished = effects.Finish("Suspended", TERMINATED, message)
         self._save_end(iteration)
         finish, now = self.finished, self._clock.now()
         line = self._ended or Ended(at=now, iteration=iteration, outcome="", reason="")

@@ -77,7 +77,7 @@ def judge_aggregator(draft: Draft) -> None:
 
 
 def _keep_who_stayed(draft: Draft) -> None:
-    """A member that has joined this epoch was not sent home by the one before, whatever that was seen to do."""
+    """A member that has joined this epoch was not sent home by the one before, as had been thought."""
     members = () if draft.aggregator is None else draft.aggregator.members
     live = {(m.rank, m.attempt) for m in members if m.state in ("Live", "Candidate")}
     if any(m.dismissed and (m.rank, m.attempt) in live for m in draft.status.members):

@@ -1,4 +1,4 @@
-"""An aggregator that ended by SIGTERM kept its workers: they go on under the next epoch, and are taken at that."""
+"""An aggregator that ended by SIGTERM kept its workers: they go on under the next epoch."""
 
 from msgspec import structs
 
@@ -22,7 +22,7 @@ def test_its_members_stay_and_none_is_started_anew(make_world, actions_of):
     world = make_world(workers=1, backups=1).up()
     terminate(world)
     made = world.look()
-    assert actions_of(made) == ["Announce AggregatorReplaced"]
+    assert actions_of(made) == ["Start aggregator-2"]
     assert dismissed(world) == [False, False]
     world.settle()
     assert world.status.phase == "Running"
