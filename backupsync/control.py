@@ -9,7 +9,7 @@ from typing import Final, Literal
 from msgspec import Struct, field
 
 TERMINATED: Final = "Terminated"
-"""Reason of a status: the aggregator's process had to end (its pod was deleted, its node drained), not the job.
+"""Reason of a status: the aggregator had to end (its pod was deleted, its node drained), but not the job.
 It wrote a checkpoint and sent nobody home: members wait for the next epoch."""
 
 Phase = Literal["Joining", "Training", "Evaluating", "Suspended", "Succeeded", "Failed"]
