@@ -115,6 +115,14 @@ def get_model(
     ema: Annotated[
         bool, typer.Option("--ema", help="The moving average of the parameters (model-ema.safetensors) too.")
     ] = False,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--image",
+            metavar="IMAGE",
+            help="Image of the pod that reads the volume: any with python3. (default: the aggregator's)",
+        ),
+    ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Fetch the job's model (model.safetensors): the finished one, or that of its newest checkpoint.
@@ -122,7 +130,7 @@ def get_model(
     It is read in the aggregator's pod while that runs, else from the checkpoint volume by a short-lived pod.
     """
     with target.client() as client:
-        files = client.get_model(job, out, averaged=ema)
+        files = client.get_model(job, out, averaged=ema, image=image)
     if output is Output.JSON:
         print_json({"job": job, "files": [str(file) for file in files]})
         return

@@ -221,16 +221,25 @@ class Client:
             self._await_departure(job, deadline)
         return self._settle_claim(name, job.uid, checkpoints)
 
-    def get_model(self, name: str, out: Path, *, averaged: bool = False) -> Sequence[Path]:
+    def get_model(
+        self, name: str, out: Path, *, averaged: bool = False, image: str | None = None
+    ) -> Sequence[Path]:
         """Fetch the model of the job into directory `out`; return the files written.
 
         The finished model (`model.safetensors`; `averaged`: `model-ema.safetensors` too), or that of the
         newest checkpoint while the job trains. Read in the aggregator's pod while it runs, else through a
-        pod of our own that mounts the checkpoint volume read-only and is deleted afterwards.
+        pod of our own that mounts the checkpoint volume read-only and is deleted afterwards. Its `image` is
+        the job's own; of a job that is deleted, whose claim stayed, it must be named (any with python3).
         """
-        from backupsync.cluster.model_fetch import fetch_model  # noqa: PLC0415
+        from backupsync.cluster.model_fetch import fetch_model, fetch_retained  # noqa: PLC0415
 
-        return fetch_model(self._connection, self._get(name), out, averaged)
+        try:
+            job = self._get(name)
+        except NotInstalled:
+            raise
+        except NotFound:
+            return fetch_retained(self._connection, name, out, averaged, image)
+        return fetch_model(self._connection, job, out, averaged, image)
 
     def _get(self, name: str) -> Object:
         try:
