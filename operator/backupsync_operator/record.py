@@ -126,9 +126,13 @@ def generation_of(resource: Object) -> int:
 
 
 def _urgent(memory: JobStatus) -> JobStatus:
-    """The memory without what is found out again by looking, and so may be written with the next progress."""
+    """The memory without what is found out again by looking, and so may be written with the next progress.
+
+    The words of a condition are among it while its status and reason stand: they count pods and seconds.
+    """
     return structs.replace(
         memory,
+        conditions=tuple(structs.replace(c, message="") for c in memory.conditions),
         aggregator_seen=False,
         members=tuple(structs.replace(m, seen=False) for m in memory.members),
         ranks=tuple(structs.replace(r, commits_seen=0) for r in memory.ranks),
