@@ -16,7 +16,7 @@ from support.api import Api
 from support.diagnostics import collect
 from support.machine import Machine
 from support.operator import NAMESPACE, Operator
-from support.space import Space, name_for
+from support.space import Labels, Space, name_for
 from support.tiers import parse_shard
 
 ROOT = Path(__file__).parents[1]
@@ -133,3 +133,11 @@ def space(
     if request.node.stash.get(_failed, False):
         collect(api, [space.name, NAMESPACE], OUT / request.node.name)
     space.clean()
+
+
+@pytest.fixture
+def labelled(space: Space) -> Iterator[Labels]:
+    """A label of the test's own on every node."""
+    labels = Labels(space.api, f"e2e.backupsync.dev/{space.name}"[:80])
+    yield labels
+    labels.set(None)

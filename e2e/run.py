@@ -86,8 +86,6 @@ def _own(clock: Clock) -> Iterator[None]:
         }
         with clock.part("images"):
             subprocess.run(["make", "images"], cwd=ROOT, check=True)
-        with clock.part("images into the nodes"):
-            cluster.load(*(f"localhost/backupsync-{image}:{_tag()}" for image in IMAGES))
         yield
     finally:
         shutil.copytree(cluster.settings.log, OUT / "cluster", dirs_exist_ok=True)
@@ -135,9 +133,9 @@ def _output(*command: str) -> str:
 
 
 def _values() -> list[str]:
-    """`--set` values of the chart: where the images are."""
+    """`--set` values of the chart: where the images are, and progress often enough to be waited for."""
     registry = (os.environ.get("REGISTRY") if _is_foreign() else None) or "localhost"
-    values = []
+    values = ["operator.progressSeconds=3"]
     for image, place in zip(IMAGES, ("image", "worker.image", "aggregator.image"), strict=True):
         values += [f"{place}.repository={registry}/backupsync-{image}", f"{place}.tag={_tag()}"]
     return values

@@ -202,14 +202,23 @@ class Job:
 
     def explain(self) -> str:
         """Everything that tells why it does not go on, for the message of a failure."""
-        status = {k: v for k, v in self.status.items() if k != "memory"}
+        status = self.status
+        conditions = (
+            f"  {c['type']} {c['status']} {c['reason']}: {c['message']}" for c in _of(status, "conditions")
+        )
+        decisions = (f"  {d.get('time')} {d['text']}" for d in _of(status, "decisions"))
+        shown = ("state", "workers", "aggregator", "progress")
         answer = self.answer()
         said = "no answer" if answer is None else msgspec.json.encode(answer).decode()
         events = (f"  {e.kind} {e.reason} (x{e.times}): {e.message}" for e in self.events())
         lines = [
-            f"job {self.namespace}/{self.name}: {json.dumps(status, indent=1)}",
+            f"job {self.namespace}/{self.name}: {json.dumps({k: status.get(k) for k in shown})}",
+            *conditions,
+            "decisions, oldest first:",
+            *decisions,
             f"aggregator: {said}",
             *(f"  {_line(pod)}" for pod in self.pods()),
+            "events:",
             *events,
         ]
         return "\n".join(lines)
@@ -233,6 +242,11 @@ def uids(objects: Iterable[Object]) -> set[str]:
 def alive(pod: Object) -> bool:
     """Whether a pod runs and nobody has told it to stop."""
     return pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+
+
+def _of(status: Object, key: str) -> list[Object]:
+    found: list[Object] = status.get(key, [])
+    return found
 
 
 def _line(pod: Object) -> str:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from support.api import Api, Object
+from support.api import Api, Object, name_of
 from support.job import Job
 from support.manifest import PROGRAMS, job_manifest
 from support.volumes import Disk, Volumes
@@ -62,6 +62,19 @@ class Space:
             job.delete()
         self.api.delete("namespace", None, self.name)
         self.volumes.clean()
+
+
+class Labels:
+    """One label on every node, by which a test opens and closes them to its pods."""
+
+    def __init__(self, api: Api, key: str) -> None:
+        self.key = key
+        self._api = api
+
+    def set(self, value: str | None) -> None:
+        """Label every node; None takes the label off."""
+        for node in self._api.list("node"):
+            self._api.patch("node", None, name_of(node), {"metadata": {"labels": {self.key: value}}})
 
 
 def name_for(test: str) -> str:
