@@ -80,6 +80,9 @@ def unpack(output: CommandOutput, folder: Path) -> None:
 def models_of(folder: Path, out: Path, averaged: bool) -> list[Path]:
     """Check what came, make model files of it, and put them into `out`."""
     if not (folder / MODEL).exists():
+        missing = [name for name in (_SUMS, _DOCUMENT, _STATE) if not (folder / name).exists()]
+        if missing:
+            raise ClusterError(f"the checkpoint arrived without {' and '.join(missing)}; try again")
         _verify(folder)
         entries = json.loads((folder / _DOCUMENT).read_bytes())["schema"]
         extract_model(folder / _STATE, entries, folder / MODEL, averaged=False)
