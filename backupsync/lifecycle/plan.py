@@ -25,7 +25,7 @@ from backupsync.lifecycle.members import (
 )
 from backupsync.lifecycle.pending import watch_pending
 from backupsync.lifecycle.restarts import acquit, credit_commits, judge_workers
-from backupsync.lifecycle.types import JobStatus, Observed, Plan
+from backupsync.lifecycle.types import JobStatus, MemberIntent, Observed, Plan
 from backupsync.spec import BackupSyncJob
 
 OURS = "backupsync.dev/operator"
@@ -89,15 +89,22 @@ def _take_in(draft: Draft) -> None:
         draft.update(active_seconds=status.active_seconds + max(0.0, draft.now - last))
     draft.update(
         observed_at=draft.now,
-        members=tuple(
-            structs.replace(m, seen=True) if id_of(m) in draft.replicas else m for m in status.members
-        ),
-        aggregator_seen=status.aggregator_seen or draft.aggregator_id in draft.replicas,
+        members=tuple(structs.replace(m, seen=m.seen or _seen(draft, m)) for m in status.members),
+        aggregator_seen=status.aggregator_seen or draft.answered or draft.aggregator_id in draft.replicas,
     )
     answer = draft.last_answer
     if answer is not None:
         draft.update(progress=_kept(draft, answer))
         _judge_evaluation(draft, answer.evaluation_problem)
+
+
+def _seen(draft: Draft, member: MemberIntent) -> bool:
+    """Whether a member's replica was there once: it is now, or it had joined by the last written answer."""
+    progress = draft.status.progress
+    joined = progress is not None and any(
+        (m.rank, m.attempt) == (member.rank, member.attempt) for m in progress.members
+    )
+    return joined or id_of(member) in draft.replicas
 
 
 def _kept(draft: Draft, answer: AggregatorStatus) -> AggregatorStatus:
