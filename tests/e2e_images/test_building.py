@@ -1,18 +1,14 @@
 """Which base and which name an image gets, and what every Dockerfile promises."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from images import __main__ as building
+from images import bases
+from images.tool import Tool, ToolError
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "e2e"))
-
-from images import __main__ as building  # noqa: E402
-from images import bases  # noqa: E402
-from images.tool import Tool, ToolError  # noqa: E402
-
 DOCKERFILES = [ROOT / folder / "Dockerfile" for folder in building.FOLDERS.values()]
 each_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 
