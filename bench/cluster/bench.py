@@ -20,7 +20,7 @@ import jobs
 import phases
 import scale
 import writes
-from place import ROOT, Place, commit, load_average, place
+from place import ROOT, VALUES, Place, commit, load_average, place
 from rich.console import Console
 from rich.table import Table
 
@@ -88,13 +88,15 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
     parser.add_argument("--tag", default="0.1.0", help="tag of the images")
+    parser.add_argument("--operator-tag", help="tag of the operator's image, where it is another")
     parser.add_argument("--repeats", type=int, default=5, help="turns from apply to the first iteration")
     parser.add_argument("--steady", type=float, default=60.0, help="seconds a job is watched while it runs")
     parser.add_argument("--jobs", type=int, nargs="*", default=[50, 100, 200], help="jobs on KWOK nodes")
     parser.add_argument("--keep", action="store_true", help="leave the cluster running")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    with place(args.tag, 1, args.keep) as where:
+    tags = dict.fromkeys(VALUES, args.tag) | {"operator": args.operator_tag or args.tag}
+    with place(tags, 1, args.keep) as where:
         about = {"commit": commit(), "load_before": load_average()}
         if args.repeats:
             result = about | apply_bench(where, args.repeats, args.steady)

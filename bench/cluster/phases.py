@@ -4,6 +4,7 @@ Everything runs on one machine, so there is one clock. Pods and job are watched 
 have joined and the first iteration are asked of the aggregator 20 times a second, through the API server.
 """
 
+import json
 import subprocess
 import threading
 import time
@@ -12,6 +13,8 @@ from typing import Any, Final
 
 from place import Place
 
+from backupsync.kube import names
+from support.api import name_of
 from support.job import Job
 
 PHASES: Final = ("accepted", "created", "scheduled", "started", "joined", "first iteration")
@@ -23,32 +26,28 @@ TEXT: Final = {
     "joined": "→ N workers joined",
     "first iteration": "→ first iteration",
 }
-_PODS: Final = (
-    r'{.metadata.name}{"\t"}{.metadata.labels.backupsync\.dev/role}'
-    r'{"\t"}{.status.conditions[?(@.type=="PodScheduled")].status}'
-    r'{"\t"}{.status.containerStatuses[*].state.running.startedAt}{"\n"}'
-)
-_JOBS: Final = (
-    r'{.metadata.name}{"\t"}{.status.conditions[?(@.type=="Accepted")].status}{"\t"}{.status.state}{"\n"}'
-)
+
+Object = dict[str, Any]
 
 
 class Watch:
-    """Lines of `kubectl get --watch`, each with the time it was read."""
+    """What `kubectl get --watch` shows of a kind of object, each version with the time it was read."""
 
-    def __init__(self, place: Place, namespace: str, resource: str, template: str) -> None:
-        command = place.kubectl("get", resource, "-n", namespace, "--watch", "-o", f"jsonpath={template}")
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.lines: list[tuple[float, list[str]]] = []
+    def __init__(self, place: Place, namespace: str, resource: str) -> None:
+        command = place.kubectl("get", resource, "-n", namespace, "--watch", "-o", "json")
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.seen: list[tuple[float, Object]] = []
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
+        lines: list[str] = []
         for line in self._process.stdout:
-            self.lines.append((time.time(), line.rstrip("\n").split("\t")))
+            lines.append(line)
+            if line == "}\n":  # the end of one: what is inside is indented
+                self.seen.append((time.time(), json.loads("".join(lines))))
+                lines.clear()
 
     def close(self) -> None:
         """End it."""
@@ -56,13 +55,13 @@ class Watch:
         self._process.wait()
         self._thread.join(5)
 
-    def nth(self, count: int, fits: Callable[[list[str]], bool]) -> float | None:
+    def nth(self, count: int, fits: Callable[[Object], object]) -> float | None:
         """When `count` different objects had once shown what fits; None while they have not."""
-        seen: set[str] = set()
-        for at, words in list(self.lines):
-            if fits(words):
-                seen.add(words[0])
-                if len(seen) >= count:
+        found_names: set[str] = set()
+        for at, found in list(self.seen):
+            if fits(found):
+                found_names.add(name_of(found))
+                if len(found_names) >= count:
                     return at
         return None
 
@@ -71,18 +70,18 @@ def measure(place: Place, job: Job, manifest: dict[str, Any], deadline: float = 
     """Create the job and return the seconds that each phase took, and `running`: when its status said so."""
     aggregation = manifest["spec"]["aggregation"]
     needed, total = aggregation["workers"], aggregation["workers"] + aggregation.get("backupWorkers", 0)
-    pods = Watch(place, job.namespace, "pods", _PODS)
-    jobs = Watch(place, job.namespace, "backupsyncjobs", _JOBS)
+    pods = Watch(place, job.namespace, "pods")
+    jobs = Watch(place, job.namespace, "backupsyncjobs")
     time.sleep(1.0)  # both watches are up
     try:
         began = time.time()
         job.create(manifest)
         joined, first = _ask(job, needed, began + deadline)
-        running = _until(lambda: jobs.nth(1, lambda w: w[2:] == ["Running"]), began + deadline)
+        running = _until(lambda: jobs.nth(1, _runs), began + deadline)
         ends = [
-            jobs.nth(1, lambda w: w[1:2] == ["True"]),
+            jobs.nth(1, _holds("Accepted")),
             pods.nth(total + 1, bool),
-            pods.nth(total + 1, lambda w: w[2:3] == ["True"]),
+            pods.nth(total + 1, _holds("PodScheduled")),
             _started(pods, needed),
             joined,
             first,
@@ -94,9 +93,28 @@ def measure(place: Place, job: Job, manifest: dict[str, Any], deadline: float = 
     return {**_split(began, [end for end in ends if end is not None]), "running": running - began}
 
 
+def _holds(condition: str) -> Callable[[Object], bool]:
+    def holds(found: Object) -> bool:
+        told = found.get("status", {}).get("conditions") or ()
+        return any(c["type"] == condition and c["status"] == "True" for c in told)
+
+    return holds
+
+
+def _runs(found: Object) -> bool:
+    return bool(found.get("status", {}).get("state") == "Running")
+
+
 def _started(pods: Watch, needed: int) -> float | None:
-    def up(role: str) -> Callable[[list[str]], bool]:
-        return lambda words: words[1:2] == [role] and bool(words[3:4] and words[3])
+    """When the aggregator and N workers had started."""
+
+    def up(role: str) -> Callable[[Object], bool]:
+        def started(found: Object) -> bool:
+            told = found.get("status", {}).get("containerStatuses") or ()
+            mine = found["metadata"]["labels"][names.ROLE_LABEL] == role
+            return mine and any("running" in (c.get("state") or {}) for c in told)
+
+        return started
 
     ends = pods.nth(1, up("aggregator")), pods.nth(needed, up("worker"))
     return max((end for end in ends if end is not None), default=None)

@@ -17,7 +17,12 @@ from support.operator import Operator  # noqa: E402
 
 BLOCK: Final = 92
 """Its addresses are 10.92.0.0/16; the one of `make cluster` has 10.89.0.0/16."""
-IMAGES: Final = ("operator", "worker", "aggregator")
+VALUES: Final = {
+    "operator": "image.tag",
+    "worker": "worker.image.tag",
+    "aggregator": "aggregator.image.tag",
+}
+"""Images of ours, and the chart's values that name their tags."""
 
 __all__ = ["ROOT", "Api", "Cluster", "ClusterError", "Operator", "Place", "place"]
 
@@ -40,7 +45,7 @@ class Place:
 
 
 @contextmanager
-def place(tag: str, nodes: int, keep: bool) -> Iterator[Place]:
+def place(tags: dict[str, str], nodes: int, keep: bool) -> Iterator[Place]:
     """Boot the cluster (or find it), load the images, install the chart; taken down again unless `keep`."""
     home = ROOT / "out" / "bench-cluster"
     cluster = Cluster(saved(home) or Settings(home, ROOT / ".cluster", BLOCK))
@@ -48,11 +53,11 @@ def place(tag: str, nodes: int, keep: bool) -> Iterator[Place]:
     try:
         if not found:
             cluster.up(nodes)
-        names = [f"localhost/backupsync-{role}:{tag}" for role in IMAGES]
+        names = [f"localhost/backupsync-{role}:{tag}" for role, tag in tags.items()]
         if missing := [name for name in names if name not in cluster.loaded()]:
             cluster.load(*missing)
         with Api(cluster.settings.kubeconfig) as api:
-            operator = Operator(api, [f"{role}image.tag={tag}" for role in ("", "worker.", "aggregator.")])
+            operator = Operator(api, [f"{VALUES[role]}={tag}" for role, tag in tags.items()])
             operator.install()
             operator.wait_until_ready()
             yield Place(cluster, api, operator)

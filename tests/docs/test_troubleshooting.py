@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "troubleshooting.md"
 SOURCES = ("backupsync/lifecycle", "operator/backupsync_operator", "aggregator_image/backupsync_aggregator")
+SHARED = ("backupsync/control.py", "backupsync/termination.py")
 CAMEL = re.compile(r"[A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)*")
 NO_REASONS = {
     # Kinds, statuses and severities.
@@ -52,7 +53,8 @@ NO_REASONS = {
 def words() -> dict[str, str]:
     """Every CamelCase word in the code, with a place where it stands."""
     found: dict[str, str] = {}
-    for path in (path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))):
+    paths = (path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py")))
+    for path in (*paths, *(ROOT / shared for shared in SHARED)):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         silent = {id(node) for part in _silent(tree) for node in ast.walk(part)}
         texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
