@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("heal", help="undo every fault")
     load = commands.add_parser("load", help="give images of buildah's storage to every node")
     load.add_argument("image", nargs="+")
+    unload = commands.add_parser("unload", help="take images from every node")
+    unload.add_argument("image", nargs="+")
     commands.add_parser("volumes", help="add PersistentVolumes").add_argument("count", type=int)
     keep = commands.add_parser("collect", help="keep what there is to know about a namespace")
     keep.add_argument("namespace")
@@ -80,6 +82,7 @@ ACTIONS: dict[str, Callable[[Cluster, argparse.Namespace], str | None]] = {
     "add-node": lambda cluster, _: cluster.add_node(),
     "heal": lambda cluster, _: cluster.heal(),
     "load": lambda cluster, options: cluster.load(*options.image),
+    "unload": lambda cluster, options: cluster.unload(*options.image),
     "volumes": lambda cluster, options: "\n".join(cluster.add_volumes(options.count)),
     "collect": lambda cluster, options: collect(cluster, options.namespace, options.directory),
     "run": lambda cluster, options: cluster.node(options.node).run(*options.words),

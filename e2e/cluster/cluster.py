@@ -1,6 +1,5 @@
 """The cluster as one object: up and down, nodes, images, volumes. Every step may be repeated."""
 
-import fcntl
 import itertools
 import json
 import shutil
@@ -21,7 +20,7 @@ from cluster.images import COREDNS, PAUSE, ImageStore
 from cluster.network import Network
 from cluster.node import HERE, Node, render, values
 from cluster.settings import Settings, from_environment, node_index, saved
-from cluster.shell import run, until
+from cluster.shell import locked, run, until
 
 VOLUMES: Final = 24
 OWN_IMAGES: Final = (PAUSE, COREDNS)
@@ -143,9 +142,7 @@ class Cluster(Faults):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One change of a cluster at a time."""
-        self.settings.home.mkdir(parents=True, exist_ok=True)
-        with (self.settings.home / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.settings.home / "lock"):
             yield
 
     # ---- nodes
@@ -184,12 +181,25 @@ class Cluster(Faults):
         """Give images of buildah's storage to every node, and to the nodes that will be added."""
         with self._alone():
             self._remember(images)
-            nodes = [node for name in self.node_names() if (node := self.node(name)).pid]
             with ThreadPoolExecutor() as pool:
-                for done in [
-                    pool.submit(node.load, self.images, image) for node in nodes for image in images
-                ]:
+                for done in [pool.submit(self._load, node, images) for node in self._nodes_on()]:
                     done.result()
+
+    def _load(self, node: Node, images: Sequence[str]) -> None:
+        for image in images:  # one after the other: the next may lack nothing but its top
+            node.load(self.images, image)
+
+    def unload(self, *images: str) -> None:
+        """Take images from every node that is on, and forget them."""
+        with self._alone():
+            for image in images:
+                for node in self._nodes_on():
+                    node.unload(self.images, image)
+                self.images.remove(image)
+            self._loaded_file.write_text(json.dumps([name for name in self.loaded() if name not in images]))
+
+    def _nodes_on(self) -> list[Node]:
+        return [node for name in self.node_names() if (node := self.node(name)).pid]
 
     def _remember(self, images: Sequence[str]) -> None:
         for image in images:

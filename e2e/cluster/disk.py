@@ -12,7 +12,7 @@ from typing import Final
 
 from cluster.images import ImageStore
 from cluster.settings import Settings
-from cluster.shell import feed, run
+from cluster.shell import feed, locked, run
 
 HERE: Final = Path(__file__).parent
 LARGE_BYTES: Final = 50_000_000
@@ -24,10 +24,15 @@ class Disk:
     def __init__(self, settings: Settings, store: ImageStore) -> None:
         self._place = settings.cache / "disk"
         self._content = settings.cache / "disk.json"
+        self._lock = settings.cache / "disk.lock"
         self._store = store
 
     def prepare(self) -> None:
         """Import the large layers of the images in the store, unless exactly these are there."""
+        with locked(self._lock):
+            self._prepare()
+
+    def _prepare(self) -> None:
         large = self._store.large(LARGE_BYTES)
         wanted = sorted({digest for digests in large.values() for digest in digests})
         if self._content.exists() and json.loads(self._content.read_text()) == wanted:
@@ -45,9 +50,12 @@ class Disk:
 
     def clone(self, target: Path) -> None:
         """Give a new node its disk."""
-        if not self._content.exists():
-            return
         target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self._lock, shared=True):
+            if self._content.exists():
+                self._link(target)
+
+    def _link(self, target: Path) -> None:
         linked = ["--link"] if target.parent.stat().st_dev == self._place.stat().st_dev else []
         run(["cp", "--archive", *linked, self._place, target], timeout=600)
         for database in self._place.glob("*/*.db"):

@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 
 from cluster.errors import ClusterError
 from cluster.settings import Settings
-from cluster.shell import run
+from cluster.shell import locked, run
 
 PAUSE: Final = "localhost/pause:e2e"
 COREDNS: Final = "localhost/coredns:e2e"
@@ -31,6 +31,7 @@ class ImageStore:
     def __init__(self, settings: Settings) -> None:
         self._place = settings.images
         self._bin = settings.bin
+        self._lock = settings.cache / "images.lock"
 
     def names(self) -> list[str]:
         """Every image in the store."""
@@ -41,11 +42,16 @@ class ImageStore:
 
         Uncompressed, because nothing leaves this machine: packing a base of 1 GB would take half a minute.
         """
-        self._place.mkdir(parents=True, exist_ok=True)
         command = ["skopeo", "--insecure-policy", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers"]
         source, target = f"containers-storage:{name}", f"oci:{self._place}:{name}"
-        run([*command, source, target], env=os.environ | BUILDAH, timeout=900)
-        self.prune()
+        with locked(self._lock):
+            run([*command, source, target], env=os.environ | BUILDAH, timeout=900)
+            self._prune()
+
+    def remove(self, name: str) -> None:
+        """Forget an image; layers that another one has stay."""
+        with locked(self._lock):
+            self._prune(name)
 
     def add_own(self) -> None:
         """The two images that every cluster needs, each one static program: pause and CoreDNS."""
@@ -87,6 +93,10 @@ class ImageStore:
 
     def write_archive(self, images: Mapping[str, str], there: set[str], target: IO[bytes]) -> None:
         """Write images, each under a name, as one OCI archive without the blobs that are already there."""
+        with locked(self._lock, shared=True):
+            self._write_archive(images, there, target)
+
+    def _write_archive(self, images: Mapping[str, str], there: set[str], target: IO[bytes]) -> None:
         entries = [self._entry(image) | {"annotations": {CONTAINERD_NAME: images[image]}} for image in images]
         with tarfile.open(fileobj=target, mode="w|") as archive:
             _write(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
@@ -108,8 +118,15 @@ class ImageStore:
                 return dict(entry)
         raise ClusterError(f"image {name} was not loaded: build it with buildah, then `load {name}`")
 
-    def prune(self) -> None:
-        """Delete blobs of images whose name has moved on."""
+    def _prune(self, *unwanted: str) -> None:
+        """Delete unwanted images, manifests whose name has moved on, and the blobs that only they have."""
+        index = self._index()
+        index["manifests"] = [
+            entry for entry in index["manifests"] if _name_of(entry) and _name_of(entry) not in unwanted
+        ]
+        new = self._place / "index.new"
+        new.write_text(json.dumps(index))
+        new.rename(self._place / "index.json")
         kept = {digest for name in self.names() for digest in self.blobs(name)}
         for file in (self._place / "blobs" / "sha256").iterdir():
             if f"sha256:{file.name}" not in kept:

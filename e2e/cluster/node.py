@@ -113,6 +113,11 @@ class Node:
         command = [*self._enter(), "ctr", "-n", "k8s.io", "images", "import", "-"]
         feed(command, lambda pipe: images.write_archive({image: image}, there, pipe))
 
+    def unload(self, images: ImageStore, image: str) -> None:
+        """Delete an image, also under the digest by which the kubelet knows it."""
+        names = [image, images.blobs(image)[1]]
+        self.run("ctr", "-n", "k8s.io", "images", "rm", "--sync", *names, timeout=300)
+
     def run(self, *command: str, check: bool = True, timeout: float = 120) -> str:
         """Output of a command on the node."""
         return run([*self._enter(), *command], check=check, timeout=timeout)

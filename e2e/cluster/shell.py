@@ -1,10 +1,11 @@
 """Running short commands, and waiting for what they bring about."""
 
+import fcntl
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
@@ -51,6 +52,15 @@ def feed(command: Sequence[str | Path], write: Callable[[IO[bytes]], None]) -> N
             said.seek(0)
             text = said.read().decode(errors="replace").strip()[-2000:]
             raise ClusterError(f"{' '.join(line)} ended with {running.returncode}: {text}")
+
+
+@contextmanager
+def locked(file: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a file: alone, or together with others who only read."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
 
 
 T = TypeVar("T")

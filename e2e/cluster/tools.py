@@ -64,9 +64,10 @@ def go() -> str:
         raise ClusterError(
             f"{need} is not on the PATH: {why}. Get it from your distribution or from go.dev/dl"
         )
-    version = run(["go", "env", "GOVERSION"]).strip()
-    if not recent_enough(version):
-        raise ClusterError(f"{need} is needed, {version} is on the PATH: {why}")
+    # Asked where the go.mod is: an older Go may be allowed to fetch the one that go.mod wants.
+    version = run(["go", "env", "GOVERSION"], cwd=SOURCES / MODULES[0], check=False).strip()
+    if not version or not recent_enough(version):
+        raise ClusterError(f"{need} is needed, {run(['go', 'version']).strip()} is on the PATH: {why}")
     return version
 
 
