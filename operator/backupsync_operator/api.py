@@ -134,6 +134,14 @@ class Api:
         """List the uids of all objects of a kind, by their metadata alone. Raises ApiError."""
         return {item["metadata"]["uid"] async for item in self._metadata(kind, namespace, selector)}
 
+    async def served(self, kind: Kind, namespace: str | None) -> bool:
+        """Whether the API server knows the kind. Raises ApiError."""
+        try:
+            await self._request("GET", kind, kind.path(namespace), accept=_METADATA, query={"limit": "1"})
+        except NotFound:
+            return False
+        return True
+
     async def _metadata(self, kind: Kind, namespace: str | None, selector: str) -> AsyncIterator[Object]:
         query = {"limit": str(PAGE)} | ({"labelSelector": selector} if selector else {})
         while True:

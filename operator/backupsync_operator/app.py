@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from backupsync.errors import BackupSyncError
 from backupsync.kube.names import HTTP_PORT
-from backupsync_operator.api import Api, Configuration, configuration, connection_facts
+from backupsync_operator.api import Api, ApiError, Configuration, configuration, connection_facts
 from backupsync_operator.children import Children
 from backupsync_operator.events import Events
 from backupsync_operator.health import STUCK_SECONDS, Health, HttpServer
 from backupsync_operator.informers import Informers
 from backupsync_operator.keys import operator_key
+from backupsync_operator.kinds import JOBS
 from backupsync_operator.lease import Lease
 from backupsync_operator.metrics import Metrics
 from backupsync_operator.poller import POLL_SECONDS, Pollers
@@ -30,6 +31,9 @@ from backupsync_operator.workers import Workers
 
 DRAIN_SECONDS: Final = 10.0
 """How long a look under way may take once the operator was asked to stop."""
+
+CRD_SECONDS: Final = 2.0
+"""Time between two looks for the CRD."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +79,8 @@ class Operator:
         )
         await self.http.start(settings.http_port)
         try:
+            if not await self._until_stopped(self._installed(api), "CRD"):
+                return
             if await self._until_stopped(lease.acquire(), "election"):
                 await self._lead(api, lease)
         finally:
@@ -117,10 +123,27 @@ class Operator:
             await workers.drain(DRAIN_SECONDS)
             await events.flush(2.0)
         finally:
+            await pollers.close()
             informers.stop()
             await _end(running)
-            await pollers.close()
             await lease.release()
+
+    async def _installed(self, api: Api) -> None:
+        """Wait until the CRD is there: kopf would watch nothing, and never notice that it has come."""
+        namespace = self.settings.namespaces[0] if self.settings.namespaces else None
+        problem = "not asked yet"
+        self.health.ready["CRD"] = lambda: problem
+        while True:
+            try:
+                problem = (
+                    "" if await api.served(JOBS, namespace) else f"{JOBS.plural}.{JOBS.group} is missing"
+                )
+            except ApiError as error:
+                problem = str(error)
+            if not problem:
+                return
+            _log.warning("waiting for the CRD: %s", problem)
+            await asyncio.sleep(CRD_SECONDS)
 
     async def _key(self, api: Api) -> bytes:
         return await operator_key(api, self.settings.lease_namespace, self.settings.key_secret)

@@ -19,7 +19,7 @@ from backupsync_operator.record import Record
 from backupsync_operator.store import Store
 
 AT_ONCE: Final = 8
-"""Pods of one job created at the same time."""
+"""Pods of one job created, or deleted, at the same time."""
 
 
 class NameTaken(Invalid):

@@ -18,7 +18,7 @@ from backupsync.lifecycle.types import (
     Tell,
 )
 from backupsync_operator.api import Api, ApiError, Invalid
-from backupsync_operator.children import Children, rejection
+from backupsync_operator.children import AT_ONCE, Children, rejection
 from backupsync_operator.events import Events
 from backupsync_operator.kinds import JOBS, PODS
 from backupsync_operator.poller import Pollers
@@ -46,8 +46,11 @@ class Hands:
         """
         failures: list[ApiError] = []
         for action in made.actions:
-            if not isinstance(action, Start):
+            if not isinstance(action, Start | Stop):
                 await _try(self._act(record, action), failures)
+        gate = asyncio.Semaphore(AT_ONCE)
+        stops = (action for action in made.actions if isinstance(action, Stop))
+        await asyncio.gather(*(_try(self._stop(record, action, gate), failures) for action in stops))
         waiting = record.rejected_until - _now()
         if waiting <= 0:
             await _try(self._house(record, made.status, context), failures)
@@ -63,8 +66,6 @@ class Hands:
 
     async def _act(self, record: Record, action: Action) -> None:
         match action:
-            case Stop():
-                await self._stop(record, action)
             case Tell(desired, _):
                 self._pollers.tell(record.key, desired)
             case Announce(kind, reason, message):
@@ -74,7 +75,7 @@ class Hands:
                 _log.info("job %s is deleted: %s", record.key, reason)
                 await self._api.delete(JOBS, record.key.namespace, record.key.name, uid=record.uid)
 
-    async def _stop(self, record: Record, action: Stop) -> None:
+    async def _stop(self, record: Record, action: Stop, gate: asyncio.Semaphore) -> None:
         name = names.pod_name(record.key.name, action.replica)
         held = self._store.owned(PODS, record.key, record.uid).get(name)
         if held is None:
@@ -82,7 +83,8 @@ class Hands:
         _log.info("job %s: stop %s: %s", record.key, name, action.reason)
         # The pod's own grace, or the shortest that waits for its kubelet; by force from lost nodes only.
         grace = 0.0 if action.force else 1.0 if action.grace_seconds <= 0 else None
-        await self._children.delete(PODS, held, grace)
+        async with gate:
+            await self._children.delete(PODS, held, grace)
 
     async def _house(self, record: Record, memory: JobStatus, context: JobContext) -> None:
         """Have the objects beside the pods as the job's phase wants them."""

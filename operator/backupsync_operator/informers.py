@@ -48,7 +48,6 @@ class Informers:
 
     async def run(self) -> None:
         """Watch until stopped. Raises what a watch cannot recover from."""
-        others = frozenset(asyncio.all_tasks())
         tasks = await kopf.spawn_tasks(
             registry=self._registry(),
             settings=informer_settings(),
@@ -58,7 +57,7 @@ class Informers:
             stop_flag=self._stop,
         )
         self.started()
-        await kopf.run_tasks(tasks, ignored=others)
+        await kopf.run_tasks(tasks, ignored=_NotTheirs())
 
     def stop(self) -> None:
         """Have `run` return."""
@@ -100,6 +99,13 @@ class Informers:
     def _wake(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self._queue.add(key)
+
+
+class _NotTheirs(frozenset["asyncio.Task[Any]"]):
+    """Every task: kopf would cancel, at its end, whatever began in this loop after it did."""
+
+    def __contains__(self, task: object) -> bool:
+        return True
 
 
 def informer_settings() -> kopf.OperatorSettings:

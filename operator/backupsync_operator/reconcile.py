@@ -195,7 +195,7 @@ class Reconciler:
 
     def _record(self, key: Key, resource: Object) -> Record:
         record = self._records.get(key)
-        if record is None or record.uid != resource["metadata"]["uid"]:
+        if record is None or not record.still(resource):
             self._forget(key)
             record = self._records[key] = Record(key, resource)
         return record

@@ -56,6 +56,17 @@ class Record:
         """Loop time before which nothing is tried again."""
         self._job: tuple[int, BackupSyncJob] | None = None
 
+    def still(self, resource: Object) -> bool:
+        """Whether the job on the server is the one we know, but for edits: those are taken in."""
+        meta = resource["metadata"]
+        if meta["uid"] != self.uid:
+            return False
+        if int(meta["resourceVersion"]) > int(self.version):
+            if memory_of(resource.get("status")) != memory_of(self.base):
+                return False
+            self.version = meta["resourceVersion"]
+        return True
+
     def job(self, resource: Object, parse: Callable[[Object], BackupSyncJob]) -> BackupSyncJob:
         """The job that `resource` asks for, parsed once per generation."""
         generation = generation_of(resource)

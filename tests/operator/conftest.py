@@ -11,14 +11,14 @@ from operator_cluster import Cluster
 
 
 @pytest.fixture
-def run() -> Callable[[Callable[[Cluster], Any]], None]:
+def run() -> Callable[..., Any]:
     """Run an async test body with a fresh cluster."""
 
-    def runner(body: Callable[[Cluster], Any], **keywords: Any) -> None:
-        async def whole() -> None:
+    def runner(body: Callable[[Cluster], Any], **keywords: Any) -> Any:
+        async def whole() -> Any:
             async with FakeApi() as api, Kubelet(api, **keywords) as kubelet:
-                await body(Cluster(api, kubelet))
+                return await body(Cluster(api, kubelet))
 
-        asyncio.run(whole())
+        return asyncio.run(whole())
 
     return runner

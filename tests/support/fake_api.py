@@ -32,6 +32,7 @@ KINDS = {
     ("coordination.k8s.io", "v1"): {"leases": ("Lease", True)},
     ("backupsync.dev", "v1alpha1"): {"backupsyncjobs": ("BackupSyncJob", True)},
 }
+VIA = web.RequestKey("via", str)
 STATUS = {"pods", "backupsyncjobs", "nodes"}
 
 
@@ -51,7 +52,9 @@ class FakeApi:
         """Called with verb, plural, name and body of each write."""
         self.before: Callable[[str, str, str], None] = lambda *_: None
         self.after: Callable[[str, str, str], None] = lambda *_: None
-        """Called around each write: raising cuts the connection."""
+        """Called around each write with verb, plural[/subresource] and name."""
+        self.severed: set[str] = set()
+        """Clients (see `via`) whose requests go unheard, and whose answers are lost."""
         self.pods_linger = True
         """A deleted pod stays until its kubelet confirms (`gone`), unless it has ended or force is used."""
         self._log: list[tuple[int, str, str, Object]] = []
@@ -105,6 +108,11 @@ class FakeApi:
             if any(owner["uid"] == uid for owner in owners):
                 await self.gone(kind, child, place, unseen=unseen)
 
+    async def next_change(self) -> None:
+        """Wait until anything changes."""
+        async with self._changed:
+            await self._changed.wait()
+
     def forget_history(self) -> None:
         """Have every new watch start with 410 Gone, as after a compaction."""
         self._log.clear()
@@ -116,6 +124,9 @@ class FakeApi:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
+        if parts[0] == "via":
+            request[VIA], parts = parts[1], parts[2:]
+            self._cut_off(request)
         found = _discovery(parts)
         if found is not None:
             return web.json_response(found)
@@ -123,6 +134,14 @@ class FakeApi:
             return await self._resource(request, parts)
         except Refusal as error:
             return _status(error)
+
+    def via(self, name: str) -> str:
+        """An address of this server for one client, which `severed` can cut off."""
+        return f"{self.url}/via/{name}"
+
+    def _cut_off(self, request: web.Request) -> None:
+        if request.get(VIA) in self.severed and request.transport is not None:
+            request.transport.abort()
 
     async def _resource(self, request: web.Request, parts: list[str]) -> web.StreamResponse:
         parts = parts[3:] if parts[0] == "apis" else parts[2:]
@@ -137,11 +156,15 @@ class FakeApi:
         target = name or body.get("metadata", {}).get("name", "")
         self.writes.append((request.method, label, target))
         self.before(request.method, label, target)
+        if request.get(VIA) in self.severed:
+            self._cut_off(request)
+            raise Refusal(500, "InternalError", "cut off")
         refusal = self.refuse(request.method, plural, target, body)
         if refusal is not None:
             raise refusal
         code, answer = await self._write(request.method, plural, namespace, target, sub, body)
         self.after(request.method, label, target)
+        self._cut_off(request)
         return web.json_response(answer, status=code)
 
     async def _write(

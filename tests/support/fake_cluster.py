@@ -126,10 +126,11 @@ class Kubelet:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(0.01)
             if not self.stopped:
                 for pod in self.api.all("pods"):
                     await self._tend(pod)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.api.next_change(), 0.1)
 
     async def _tend(self, pod: Object) -> None:
         meta, status = pod["metadata"], pod.get("status") or {}
@@ -144,7 +145,8 @@ class Kubelet:
     def _over(self, pod: Object) -> bool:
         """Aggregators end once their end was seen, workers once their aggregator says so."""
         uid = pod["metadata"]["labels"][names.UID_LABEL]
-        return any(a.end_seen for a in self.aggregators.values() if a.launch["uid"] == uid)
+        ours = [a for a in self.aggregators.values() if a.launch["uid"] == uid]
+        return bool(ours) and max(ours, key=lambda a: int(a.launch["epoch"])).end_seen
 
     async def _start(self, pod: Object) -> None:
         meta = pod["metadata"]

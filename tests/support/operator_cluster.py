@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from fake_api import FakeApi, Object
@@ -13,7 +14,7 @@ from kubernetes.aio.client import Configuration
 from backupsync_operator.app import Operator
 from backupsync_operator.settings import Settings
 
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 
 def settings(**changes: Any) -> Settings:
@@ -47,30 +48,54 @@ class Cluster:
 
     def __init__(self, api: FakeApi, kubelet: Kubelet) -> None:
         self.api, self.kubelet = api, kubelet
+        self._clients = itertools.count()
+        self._running: dict[Operator, tuple[str, asyncio.Task[None]]] = {}
+
+    def start(self, **changes: Any) -> Operator:
+        """Start an operator; from then on it must not die while the test waits for something."""
+        client = f"operator-{next(self._clients)}"
+        operator = Operator(
+            settings(**changes),
+            Configuration(host=self.api.via(client)),
+            poll_seconds=0.05,
+            aggregator_port=self.kubelet.port,
+        )
+        self._running[operator] = client, asyncio.create_task(operator.run())
+        return operator
+
+    async def stop(self, operator: Operator) -> None:
+        """End it as SIGTERM does."""
+        operator.stop()
+        await self._running.pop(operator)[1]
+
+    def sever(self, operator: Operator) -> None:
+        """Cut it off from the API server, in the middle of whatever it says."""
+        self.api.severed.add(self._running[operator][0])
+
+    async def kill(self, operator: Operator) -> None:
+        """End it as SIGKILL does: nothing it still wants to say is heard."""
+        self.sever(operator)
+        _, task = self._running.pop(operator)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def operator(self, **changes: Any) -> AsyncIterator[Operator]:
-        """Run an operator; it must not die while the test waits for something."""
-        operator = Operator(
-            settings(**changes),
-            Configuration(host=self.api.url),
-            poll_seconds=0.02,
-            aggregator_port=self.kubelet.port,
-        )
-        task = asyncio.create_task(operator.run())
-        self.running = task
+        """Have an operator while the body runs."""
+        operator = self.start(**changes)
         try:
             yield operator
         finally:
-            operator.stop()
-            await task
+            if operator in self._running:
+                await self.stop(operator)
 
     async def until(self, what: str, predicate: Callable[[], Any]) -> Any:
         """Wait until `predicate` holds; fail at once when the operator has died."""
         end = time.monotonic() + DEADLINE
         while not (found := predicate()):
-            if self.running.done():
-                self.running.result()
+            for _, task in self._running.values():
+                if task.done():
+                    task.result()
             if time.monotonic() > end:
                 raise AssertionError(f"{what}: not within {DEADLINE} s\n{self.describe()}")
             await asyncio.sleep(0.01)
@@ -85,6 +110,25 @@ class Cluster:
 
     def condition(self, kind: str, name: str = "digits") -> Object:
         return next((c for c in self.status(name).get("conditions", []) if c["type"] == kind), {})
+
+    def running_pods(self) -> set[str]:
+        return {
+            pod["metadata"]["name"]
+            for pod in self.api.all("pods")
+            if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+        }
+
+    @contextlib.asynccontextmanager
+    async def beside(self, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Have `work` done meanwhile; it must not fail."""
+        task = asyncio.create_task(work)
+        try:
+            yield
+        finally:
+            if task.done():
+                task.result()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def pods(self) -> set[str]:
         return {pod["metadata"]["name"] for pod in self.api.all("pods")}
