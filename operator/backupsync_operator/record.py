@@ -140,9 +140,11 @@ def _urgent(memory: JobStatus) -> JobStatus:
     """The memory without what is found out again by looking, and so may be written with the next progress.
 
     The words of a condition are among it while its status and reason stand: they count pods and seconds.
+    So is when pods were first seen pending, which an operator that starts anew says some seconds later.
     """
     return structs.replace(
         memory,
+        pending_since=None,
         conditions=tuple(structs.replace(c, message="") for c in memory.conditions),
         aggregator_seen=False,
         members=tuple(structs.replace(m, seen=False) for m in memory.members),
