@@ -85,6 +85,18 @@ def until_running(writes: Iterable[Write], job: str) -> list[Write]:
     return []
 
 
+def transitions(writes: Iterable[Write]) -> int:
+    """How many status patches bring the job to another state, or a condition to another status or reason."""
+    known: dict[str, Any] = {}
+    count = 0
+    for status in ((write.patch or {}).get("status") or {} for write in writes):
+        told = {c["type"]: (c["status"], c["reason"]) for c in status.get("conditions") or ()}
+        told |= {"state": status["state"]} if "state" in status else {}
+        count += any(known.get(key) != value for key, value in told.items())
+        known |= told
+    return count
+
+
 def counted(writes: Iterable[Write]) -> dict[str, int]:
     """How often what was written, by verb and resource."""
     return dict(sorted(Counter(write.what for write in writes).items()))
