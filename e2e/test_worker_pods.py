@@ -145,10 +145,13 @@ def test_with_a_backup_worker_one_pending_pod_stops_nothing(space: Space) -> Non
         "crowded",
         aggregation={"workers": nodes, "backupWorkers": 1},
         worker={"template": worker_template(apart)},
-        training={"iterations": 30},
+        **endless(),
     )
-    job.wait_until_succeeded()
-    assert job.status["workers"]["desired"] == nodes + 1
+    job.wait_for_iteration(5)
+    job.wait(lambda: job.status["workers"]["live"] == nodes)
+    assert job.status["workers"]["pending"] == 1
+    assert job.state == "Running"
+    job.wait_for_more(5)
 
 
 @pytest.mark.full

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from backupsync.kube import names
 from support.api import Api, Object
+from support.waiting import wait
 
 
 class Disk(NamedTuple):
@@ -80,4 +81,6 @@ class Volumes:
         }
         self._api.create("volume", None, body)
         self._made.append(name)
+        # A claim that comes before the volume is known waits for the next look at it, 15 seconds later.
+        wait(lambda: self._api.get("volume", None, name)["status"].get("phase") == "Available")
         return name
