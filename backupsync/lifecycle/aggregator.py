@@ -8,7 +8,8 @@ from msgspec import structs
 
 from backupsync.exits import Exit, ExitKind
 from backupsync.lifecycle.draft import Draft
-from backupsync.lifecycle.restarts import LOST_TIMEOUTS, Blame, backoff, last_words, permanent_reason
+from backupsync.lifecycle.members import backoff
+from backupsync.lifecycle.restarts import LOST_TIMEOUTS, Blame, last_words, permanent_reason
 from backupsync.lifecycle.types import Replica, Start
 from backupsync.lifecycle.words import name_of
 
@@ -93,10 +94,11 @@ def start_aggregator(draft: Draft) -> None:
     """Start the aggregator in office if it has no replica, once its pause and its predecessors are over."""
     if draft.aggregator_id in draft.replicas:
         return
-    name, retry_at = name_of(draft.aggregator_id), draft.status.aggregator_retry_at
-    if draft.now < retry_at:
-        draft.wake(retry_at)
-        draft.note(f"{name} waits {retry_at - draft.now:.1f} s (backoff)")
+    name, status = name_of(draft.aggregator_id), draft.status
+    if draft.now < status.aggregator_retry_at:
+        draft.wake(status.aggregator_retry_at)
+        pause = backoff(status.aggregator_crashes + status.aggregator_losses)
+        draft.note(f"{name} waits out its pause of {pause:g} s")
     elif not draft.observed.pods and draft.there("aggregator"):
         draft.note(f"{name} waits for the one before it to end: they would share an address")
     else:
@@ -159,6 +161,8 @@ def _watch_silence(draft: Draft, replica: Replica) -> None:
     if draft.now < since + patience:
         draft.wake(since + patience)
         draft.note(f"{name_of(replica.id)} runs but does not answer: it may come back until replaced")
+    elif not replica.node_ready:
+        draft.note(f"{name_of(replica.id)}: node {replica.node} is out of reach, it may come back")
     elif replica.ready:
         draft.note(f"{name_of(replica.id)} is well for its kubelet: it is this engine that does not reach it")
     elif not can_lose(draft):

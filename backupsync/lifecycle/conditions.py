@@ -8,6 +8,10 @@ from backupsync.lifecycle.draft import Draft
 from backupsync.lifecycle.halting import REFUSED
 from backupsync.lifecycle.pending import Stuck, in_words, short, stuck_replicas
 
+_UNREACHABLE = (
+    "the aggregator is well for its kubelet, yet this engine no longer reaches it: training goes on unseen. "
+    "Look at the network between them, and at its policies"
+)
 _AT_WORK = ("Training", "Evaluating")
 
 
@@ -45,6 +49,9 @@ def _ready(draft: Draft) -> None:
     stuck = stuck_replicas(draft) if draft.observed.pods else []
     waiting = in_words(stuck)
     if answer is None:
+        replica = draft.replicas.get(draft.aggregator_id)
+        if status.aggregator_silent_since is not None and replica is not None and replica.ready:
+            return draft.condition("Ready", "Unknown", "AggregatorUnreachable", _UNREACHABLE)
         said = "; ".join(filter(None, ("the aggregator does not answer yet", waiting)))
         return draft.condition("Ready", "False", _why(stuck, "AggregatorNotReady"), said)
     live = sum(member.state == "Live" for member in answer.members)

@@ -147,6 +147,11 @@ class Draft:
         """Say why something is done or left undone."""
         self._explanation.append(text)
 
+    @property
+    def content(self) -> bool:
+        """Whether nothing has been done or said so far."""
+        return not self._explanation
+
     def wake(self, at: float) -> None:
         """Look again at `at` (Unix seconds) at the latest."""
         self._wake = at if self._wake is None else min(self._wake, at)

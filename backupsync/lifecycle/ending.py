@@ -68,7 +68,7 @@ def wind_up(draft: Draft, *, since: float, dismissed: bool, reason: str) -> None
     """
     workers, aggregators = draft.there("worker"), draft.there("aggregator")
     waiting = dismissed and draft.now < since + DRAIN_SECONDS
-    leaving = [r for r in workers if waiting and not _lost(draft, r) and not _left_behind(draft, r)]
+    leaving = [r for r in workers if waiting and not _unreachable(draft, r) and not _left_behind(draft, r)]
     for replica in workers:
         if replica not in leaving:
             draft.stop(replica, reason)
@@ -86,8 +86,10 @@ def wind_up(draft: Draft, *, since: float, dismissed: bool, reason: str) -> None
             draft.stop(replica, reason)
 
 
-def _lost(draft: Draft, replica: Replica) -> bool:
-    """Whether the aggregator no longer reaches it, so that nobody can tell it to leave."""
+def _unreachable(draft: Draft, replica: Replica) -> bool:
+    """Whether nobody can tell it to leave: it has not started, or the aggregator no longer reaches it."""
+    if replica.phase == "Pending" or replica.node_lost:
+        return True
     members = () if draft.aggregator is None else draft.aggregator.members
     pair = (replica.id.rank, replica.id.attempt)
     return any((m.rank, m.attempt) == pair and m.state == "Lost" for m in members)
@@ -124,7 +126,7 @@ def _expire(draft: Draft, since: float) -> None:
     abandoned = draft.observed.pods and draft.spec.run_policy.clean_pod_policy == "None"
     if draft.now < due:
         draft.wake(due)
-        draft.note(f"the record of the job is deleted in {due - draft.now:.0f} s")
+        draft.note(f"the record of the job is deleted {ttl} s after its end")
     elif not abandoned and (draft.there("worker") or draft.there("aggregator")):
         draft.note("the record of the job is deleted once nothing of it runs")
     else:

@@ -17,6 +17,16 @@ from backupsync.lifecycle.types import (
 )
 from backupsync.lifecycle.words import name_of
 
+BACKOFF_SECONDS = 0.5
+BACKOFF_CAP_SECONDS = 60.0
+
+
+def backoff(failures: int) -> float:
+    """Seconds between the `failures`-th failure in a row and the next start: 0, 0.5, 1, 2, ... 60."""
+    if failures <= 1:
+        return 0.0
+    return float(min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** min(failures - 2, 32)))
+
 
 def id_of(intent: MemberIntent) -> ReplicaId:
     """The replica of a member."""
@@ -138,10 +148,11 @@ def start_missing(draft: Draft) -> None:
         again = ended and replica is not None and replica.starts < member.starts
         if replica is not None and not again:
             continue
-        retry_at = 0.0 if member.candidate else draft.history(member.rank).retry_at
-        if draft.now < retry_at:
-            draft.wake(retry_at)
-            draft.note(f"{name_of(id_of(member))} waits {retry_at - draft.now:.1f} s (backoff)")
+        history = draft.history(member.rank)
+        if draft.now < history.retry_at and not member.candidate:
+            draft.wake(history.retry_at)
+            pause = backoff(history.crashes + history.losses)
+            draft.note(f"{name_of(id_of(member))} waits out its pause of {pause:g} s")
             continue
         draft.act(Start(id_of(member), _reason(member)))
 

@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 from backupsync.lifecycle.draft import Draft
 from backupsync.lifecycle.members import id_of
+from backupsync.lifecycle.types import Replica
 from backupsync.lifecycle.words import name_of
 
+VOLUME_SECONDS = 60.0
+"""After this long an aggregator that has a node and does not start is taken to wait for its volume."""
 _SHOWN = 3
 """Pending replicas that a message names one by one."""
 
@@ -35,11 +38,30 @@ def stuck_replicas(draft: Draft) -> list[Stuck]:
     for id_ in wanted:
         replica = draft.replicas.get(id_)
         if replica is not None and replica.phase == "Pending":
-            found.append(Stuck(name_of(id_), replica.reason, replica.message))
+            found.append(
+                _volume_stuck(draft, replica) or Stuck(name_of(id_), replica.reason, replica.message)
+            )
         elif replica is None and id_ in rejected:
             found.append(Stuck(name_of(id_), rejected[id_].reason, rejected[id_].message))
     found += [Stuck("an object of the job", r.reason, r.message) for i, r in rejected.items() if i is None]
     return sorted(found, key=lambda stuck: not stuck.reason)
+
+
+def _volume_stuck(draft: Draft, replica: Replica) -> Stuck | None:
+    """A later epoch that has a node and yet does not start: its predecessor's node may hold the volume."""
+    since, claim = draft.status.pending_since, draft.spec.checkpoint.volume_claim_template
+    later = replica.id.role == "aggregator" and replica.id.attempt > 1
+    if not later or replica.reason or not replica.node or claim is None or since is None:
+        return None
+    if draft.now < since + VOLUME_SECONDS:
+        draft.wake(since + VOLUME_SECONDS)
+        return None
+    message = (
+        f"it does not start on node {replica.node}: a volume that one node at a time may mount is let go "
+        "minutes after that node was lost, or never; see `kubectl describe pod`, and take ReadWriteMany "
+        "where there is any"
+    )
+    return Stuck(name_of(replica.id), "CheckpointVolumeStuck", message)
 
 
 def in_words(stuck: list[Stuck]) -> str:

@@ -167,7 +167,8 @@ def _run(draft: Draft) -> None:
     if answer is not None and answer.phase in ("Training", "Evaluating") and draft.status.phase == "Pending":
         draft.update(phase="Running")
         draft.announce("Normal", "Running", f"training is under way at iteration {answer.iteration}")
-    draft.note(f"phase {draft.status.phase}: {len(draft.status.members)} members are intended")
+    if draft.content:
+        draft.note(f"phase {draft.status.phase}: {len(draft.status.members)} members are intended")
 
 
 def _scaled(draft: Draft) -> None:

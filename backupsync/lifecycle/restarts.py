@@ -10,12 +10,10 @@ from msgspec import structs
 
 from backupsync.exits import Exit, ExitKind
 from backupsync.lifecycle.draft import Draft
-from backupsync.lifecycle.members import id_of, succeed
+from backupsync.lifecycle.members import backoff, id_of, succeed
 from backupsync.lifecycle.types import MemberIntent, Replica, ReplicaId
 from backupsync.lifecycle.words import name_of
 
-BACKOFF_SECONDS = 0.5
-BACKOFF_CAP_SECONDS = 60.0
 LEAVING_SECONDS = 2.0
 """How long a worker that ended with 0 may precede the news that the job is at its end."""
 LOST_TIMEOUTS = 3.0
@@ -24,13 +22,6 @@ Blame = Literal["crash", "loss", "eviction"]
 """Whose fault an end was: only crashes are held against `backoffLimit`."""
 LAST_WORDS = 2000
 """Characters kept of an exited replica's message: the end of a traceback says most."""
-
-
-def backoff(failures: int) -> float:
-    """Seconds between the `failures`-th failure in a row and the next start: 0, 0.5, 1, 2, ... 60."""
-    if failures <= 1:
-        return 0.0
-    return float(min(BACKOFF_CAP_SECONDS, BACKOFF_SECONDS * 2.0 ** min(failures - 2, 32)))
 
 
 def last_words(replica: Replica) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from backupsync.lifecycle.pending import Stuck, in_words
 from backupsync.lifecycle.types import Rejection, ReplicaId
@@ -166,6 +167,24 @@ def test_a_job_that_its_aggregator_gave_up_below_quorum_says_which_pods_were_mis
     failed = world.condition("Failed")
     assert failed.reason == "BelowQuorum"
     assert "Insufficient cpu" in failed.message
+
+
+def test_a_later_epoch_that_has_a_node_and_does_not_start_most_likely_waits_for_its_volume(make_world):
+    world = pods(make_world, {})
+    world.checkpoint = {"volumeClaimTemplate": {"spec": {}}}
+    world.vanish(world.epoch)
+    world.stuck = {("aggregator", 0): ("", "")}
+    world.look()
+    world.replicas[world.epoch] = structs.replace(world.replicas[world.epoch], node="n2")
+    made = world.look()
+    assert made.requeue_after is not None
+    assert made.requeue_after <= 60
+    assert world.condition("Ready").reason == "AggregatorNotReady"
+    world.now += 61
+    world.look()
+    ready = world.condition("Ready")
+    assert ready.reason == "CheckpointVolumeStuck"
+    assert "ReadWriteMany" in ready.message
 
 
 def test_many_reasons_stay_readable():

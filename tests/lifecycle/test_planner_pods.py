@@ -198,6 +198,25 @@ def test_an_aggregator_that_its_kubelet_finds_well_is_not_replaced_for_our_deafn
     assert any("this engine" in line for line in made.explanation)
 
 
+def test_a_silent_aggregator_on_a_node_in_doubt_is_left_to_the_grace_period(world, actions_of):
+    world.silence_node(world.epoch)
+    world.look()
+    world.now += 500
+    assert actions_of(world.look()) == []
+    assert world.status.aggregator_crashes_total == 0
+
+
+def test_a_condition_says_when_it_is_this_engine_that_is_cut_off(world):
+    world.replicas[world.epoch] = structs.replace(world.replicas[world.epoch], ready=True)
+    world.silent = True
+    world.look()
+    ready = world.condition("Ready")
+    assert (ready.status, ready.reason) == ("Unknown", "AggregatorUnreachable")
+    world.silent = False
+    world.look()
+    assert world.condition("Ready").status == "True"
+
+
 # ---- ends
 
 
@@ -288,6 +307,18 @@ def test_clean_pod_policy_running_leaves_ended_pods_and_deletes_the_rest(make_wo
     world.look()
     assert sorted(id_.role for id_ in world.replicas) == ["aggregator", "worker"]
     assert lingering not in world.replicas
+
+
+def test_a_pod_that_never_started_is_not_waited_for_at_the_end(make_world, actions_of):
+    world = make_world(workers=1, backups=1)
+    world.pods = True
+    world.stuck = {("worker", 1): ("Unschedulable", "0/2 nodes are available")}
+    for _ in range(2):
+        world.look()
+        world.boot()
+        world.train()
+    world.finish("Succeeded")
+    assert actions_of(world.look()) == ["Stop worker-1-1"]
 
 
 def test_clean_pod_policy_none_leaves_even_sidecars(make_world):

@@ -48,7 +48,7 @@ def test_further_crashes_wait_and_the_plan_knows_until_when(make_world, actions_
     assert history(world, 1).crashes == 2
     assert actions_of(waiting) == ["Tell"], "told, but not yet started"
     assert waiting.requeue_after == pytest.approx(0.5)
-    assert "worker 1 (attempt 3) waits 0.5 s (backoff)" in waiting.explanation
+    assert "worker 1 (attempt 3) waits out its pause of 0.5 s" in waiting.explanation
     world.now += 0.5
     assert actions_of(world.look()) == ["Start worker-1-3"]
 

@@ -11,7 +11,7 @@ from backupsync.kube import names
 
 PICK = st.integers(0, 50)
 NODE = st.sampled_from(["n0", "n1", "n2"])
-MOST_PODS = 40
+MOST_PODS = 24
 
 
 class Blameless(RuleBasedStateMachine):
