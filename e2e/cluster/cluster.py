@@ -23,7 +23,15 @@ from cluster.settings import Settings, from_environment, node_index, saved
 from cluster.shell import locked, run, until
 
 VOLUMES: Final = 24
+WATCHERS: Final = 1024
 OWN_IMAGES: Final = (PAUSE, COREDNS)
+
+
+def allow_watches() -> None:
+    """A kubelet, containerd and kube-proxy watch files; Linux allows a user 128 watchers, too few for 4 nodes."""
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text()) < WATCHERS:
+        limit.write_text(str(WATCHERS))
 
 
 class Cluster(Faults):
@@ -77,6 +85,7 @@ class Cluster(Faults):
             with clock.part("keys and certificates"):
                 pki.make(self.settings)
                 pki.kubeconfig(self.settings, "admin", self.settings.kubeconfig)
+            allow_watches()
             self.network.up()
             names = self.node_names() or [f"node{index + 1}" for index in range(count)]
             with ThreadPoolExecutor() as pool:

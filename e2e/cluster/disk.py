@@ -7,6 +7,7 @@ to a blob or to the files of a committed layer, and its databases are copied.
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ class Disk:
     def __init__(self, settings: Settings, store: ImageStore) -> None:
         self._place = settings.cache / "disk"
         self._content = settings.cache / "disk.json"
+        self._blobs = settings.images / "blobs" / "sha256"
         self._lock = settings.cache / "disk.lock"
         self._store = store
 
@@ -46,7 +48,16 @@ class Disk:
         if images:
             command: list[str | Path] = [*apart, "sh", HERE / "bake.sh", self._place]
             feed(command, lambda pipe: self._store.write_archive(images, set(), pipe))
+            self._share_blobs()
         self._content.write_text(json.dumps(wanted))
+
+    def _share_blobs(self) -> None:
+        """The layers as they came are in the image store as well: once is enough."""
+        for blob in (self._place / "io.containerd.content.v1.content" / "blobs" / "sha256").iterdir():
+            with suppress(OSError):  # not the same file system, or gone from the store
+                twin = blob.with_name("twin")
+                twin.hardlink_to(self._blobs / blob.name)
+                twin.rename(blob)
 
     def clone(self, target: Path) -> None:
         """Give a new node its disk."""

@@ -48,6 +48,17 @@ def render(file: Path, values: Mapping[str, str]) -> str:
     return Template(file.read_text()).substitute(values)
 
 
+def dangling(listing: str) -> list[str]:
+    """Images that have no name any more, of what `ctr images ls` says.
+
+    containerd gives each image that a kubelet may use its digest as a second name, and keeps that when the
+    first moves on. Nobody would ever delete such an image: the kubelet's own collection is off.
+    """
+    target = {line.split()[0]: line.split()[2] for line in listing.splitlines()[1:]}
+    named = {digest for name, digest in target.items() if not name.startswith("sha256:")}
+    return [name for name, digest in target.items() if digest not in named]
+
+
 class Node:
     """One node of a cluster, by name: node1, node2, ..."""
 
@@ -112,6 +123,8 @@ class Node:
         there = set(self.run("ctr", "-n", "k8s.io", "content", "ls", "-q").split())
         command = [*self._enter(), "ctr", "-n", "k8s.io", "images", "import", "-"]
         feed(command, lambda pipe: images.write_archive({image: image}, there, pipe))
+        if left := dangling(self.run("ctr", "-n", "k8s.io", "images", "ls")):
+            self.run("ctr", "-n", "k8s.io", "images", "rm", *left)
 
     def unload(self, images: ImageStore, image: str) -> None:
         """Delete an image, also under the digest by which the kubelet knows it."""

@@ -7,6 +7,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.images import ImageStore
+from cluster.node import dangling
 from cluster.settings import Settings
 
 
@@ -88,6 +89,16 @@ def test_an_image_that_was_not_loaded_is_named(layout):
     layout.image("localhost/base:1", b"base")
     with pytest.raises(ClusterError, match="localhost/other:1 was not loaded"):
         layout.store.blobs("localhost/other:1")
+
+
+def test_an_image_whose_name_moved_on_dangles():
+    listing = """\
+REF                  TYPE                                       DIGEST      SIZE     PLATFORMS   LABELS
+localhost/worker:1   application/vnd.oci.image.manifest.v1+json sha256:new  1.2 GiB  linux/amd64 -
+sha256:config-of-new application/vnd.oci.image.manifest.v1+json sha256:new  1.2 GiB  linux/amd64 managed
+sha256:config-of-old application/vnd.oci.image.manifest.v1+json sha256:old  1.2 GiB  linux/amd64 managed
+"""
+    assert dangling(listing) == ["sha256:config-of-old"]
 
 
 def test_what_no_image_needs_any_more_is_deleted(layout):
