@@ -116,9 +116,8 @@ def test_where_checkpoints_lie_and_whether_they_last(spec, kind, directory, dura
     assert place.message
     launch = environment(render(AGGREGATOR, spec), AggregatorLaunch)
     assert launch.checkpoint_directory == directory
-    assert launch.trace_file == (
-        f"{directory}/trace.jsonl" if durable else "/var/run/backupsync/scratch/trace.jsonl"
-    )
+    traces = directory if durable else "/var/run/backupsync/scratch"
+    assert launch.trace_file == f"{traces}/trace-epoch-{AGGREGATOR.attempt:08d}.jsonl"
     mounts = {
         m["mountPath"].rstrip("/"): m["name"]
         for m in container(render(AGGREGATOR, spec), "aggregator")["volumeMounts"]

@@ -63,6 +63,9 @@ def _worker(context: JobContext, replica: ReplicaId, threads: int) -> WorkerLaun
 def _aggregator(context: JobContext, replica: ReplicaId, threads: dict[str, int]) -> AggregatorLaunch:
     place = context.place
     traces = place.directory if place.durable else names.SCRATCH_DIRECTORY
+    # A file per epoch: a predecessor that is cut off still writes to its own. Together, in the order of their
+    # names, they are one trace.
+    trace = f"{traces}/trace-epoch-{replica.attempt:08d}.jsonl"
     return AggregatorLaunch(
         **_common(context),
         endpoint=f"tcp://*:{wire_port(context)}",
@@ -72,7 +75,7 @@ def _aggregator(context: JobContext, replica: ReplicaId, threads: dict[str, int]
         checkpoint_directory=place.directory,
         http_host="*",
         http_port=names.HTTP_PORT,
-        trace_file=f"{traces}/trace.jsonl",
+        trace_file=trace,
         worker_threads=threads["worker"],
         threads=threads["aggregator"],
     )
