@@ -28,7 +28,7 @@ OWN_IMAGES: Final = (PAUSE, COREDNS)
 
 
 def allow_watches() -> None:
-    """A kubelet, containerd and kube-proxy watch files; Linux allows a user 128 watchers, too few for 4 nodes."""
+    """Every node's programs watch files, and Linux allows a user only 128 watchers by default."""
     limit = Path("/proc/sys/fs/inotify/max_user_instances")
     if int(limit.read_text()) < WATCHERS:
         limit.write_text(str(WATCHERS))
