@@ -30,9 +30,18 @@ class LeaseLost(BackupSyncError):  # noqa: N818 -- a state
 class Lease:
     """The part of one process in the election."""
 
-    def __init__(self, api: Api, namespace: str, name: str, identity: str, seconds: float) -> None:
+    def __init__(
+        self,
+        api: Api,
+        namespace: str,
+        name: str,
+        identity: str,
+        seconds: float,
+        pause: float | None = None,
+    ) -> None:
         self._api, self._namespace, self._name = api, namespace, name
         self._identity, self._seconds = identity, seconds
+        self._pause = seconds * RETRY_FRACTION if pause is None else pause
         self._held: Object | None = None
         self._seen: tuple[Any, float] = (None, 0.0)
         """Last record seen of another holder, and since when by our clock: no clocks are compared."""
@@ -52,7 +61,7 @@ class Lease:
     async def acquire(self) -> int:
         """Wait until this process is the active operator; return its term, above every earlier one."""
         while not await self._try():  # noqa: ASYNC110 -- the Lease is elsewhere, no event tells of it
-            await asyncio.sleep(self._seconds * RETRY_FRACTION)
+            await asyncio.sleep(self._pause)
         _log.info(
             "lease %s/%s: %s is active, term %s", self._namespace, self._name, self._identity, self.term
         )
@@ -62,7 +71,7 @@ class Lease:
         """Renew until cancelled. Raises LeaseLost."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._seconds * RETRY_FRACTION)
+            await asyncio.sleep(self._pause)
             left = self.renewed_at + self._seconds * DEADLINE_FRACTION - loop.time()
             try:
                 async with asyncio.timeout(max(0.0, left)):
@@ -143,7 +152,7 @@ class Lease:
                 await self._look(error)
             except ApiError as error:
                 _log.warning("lease %s: not renewed yet: %s", self._name, error)
-                await asyncio.sleep(min(1.0, self._seconds * RETRY_FRACTION))
+                await asyncio.sleep(min(1.0, self._pause))
             else:
                 self.renewed_at = sent
                 return

@@ -25,6 +25,7 @@ def settings(**changes: Any) -> Settings:
         "identity": "operator-a",
         "http_port": 0,
         "progress_seconds": 3600.0,
+        "lease_seconds": 120.0,
     }
     return Settings(**{**given, **changes})
 
