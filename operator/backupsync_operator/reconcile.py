@@ -19,7 +19,7 @@ from backupsync.launch import control_token
 from backupsync.lifecycle import at_rest, plan
 from backupsync.lifecycle.types import JobStatus, Observed, Plan, ReplicaId
 from backupsync.spec import BackupSyncJob
-from backupsync_operator import observe
+from backupsync_operator import observe, refusals
 from backupsync_operator.api import Api, NotFound
 from backupsync_operator.children import Children
 from backupsync_operator.cr import BadSpec, frozen, job_of
@@ -100,6 +100,7 @@ class Reconciler:
         context = self._context(record, job, made.status)
         await self._write_down(record, made, self._view(record, context, observed, made), observed)
         self._follow(record, made.status, observed)
+        self._tell_of_refusals(record, observed.aggregator)
         again = await self._hands.carry_out(record, made, context)
         return _soonest(again, made.requeue_after, self._resync(made.status, observed))
 
@@ -177,6 +178,13 @@ class Reconciler:
             self.progress.drop(record.key)
         else:
             self.progress.follow(record.key, _now())
+
+    def _tell_of_refusals(self, record: Record, answer: AggregatorStatus | None) -> None:
+        said, record.refusals = refusals.news(
+            answer.refusals if answer is not None else (), record.refusals, self._clock()
+        )
+        for message in said:
+            self._events.announce(record.key, record.uid, "Warning", "PeerRefused", message)
 
     def _resync(self, memory: JobStatus, observed: Observed) -> float | None:
         if any(replica.stopping or self._in_doubt(replica.node) for replica in observed.replicas):

@@ -19,6 +19,7 @@ from backupsync_operator.api import Api, Conflict, NotFound
 from backupsync_operator.cr_status import View, difference, memory_of, status_of, time_of
 from backupsync_operator.kinds import JOBS
 from backupsync_operator.queue import Key
+from backupsync_operator.refusals import Told
 from backupsync_operator.store import Object
 
 _SHOWN: Final = ("workers", "aggregator", "ranks")
@@ -54,6 +55,8 @@ class Record:
         """How often in a row."""
         self.rejected_until = 0.0
         """Loop time before which nothing is tried again."""
+        self.refusals: dict[str, Told] = {}
+        """What people were told of peers that the aggregator turned away, by code."""
         self._job: tuple[int, BackupSyncJob] | None = None
 
     def still(self, resource: Object) -> bool:
