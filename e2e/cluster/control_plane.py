@@ -6,7 +6,7 @@ from typing import Final
 
 from cluster import cgroups, process
 from cluster.api import Api
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, EndedError
 from cluster.network import Network
 from cluster.settings import Settings
 from cluster.shell import until
@@ -45,18 +45,13 @@ class ControlPlane:
 
     def _running(self, name: str) -> bool:
         if not self.pid(name):
-            raise ClusterError(f"{name} ended: {tail(self._settings.log / f'{name}.log')}")
+            raise EndedError(f"{name} ended: {process.tail(self._settings.log / f'{name}.log')}")
         return True
 
     def _record(self, name: str) -> Path:
         if name not in COMPONENTS:
             raise ClusterError(f"{name!r} is no component: there are {', '.join(COMPONENTS)}")
         return self._settings.run / f"{name}.json"
-
-
-def tail(log: Path, characters: int = 1500) -> str:
-    """The end of a log."""
-    return log.read_text(errors="replace")[-characters:] if log.exists() else "(no log)"
 
 
 def command(settings: Settings, name: str) -> Sequence[str]:

@@ -13,7 +13,7 @@ from typing import Final
 from cluster import cgroups, pki, process
 from cluster.api import Api
 from cluster.disk import Disk
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, EndedError
 from cluster.images import COREDNS, PAUSE, ImageStore
 from cluster.network import Network
 from cluster.settings import DOMAIN, SHARED_DIRECTORY, Settings, node_index
@@ -87,7 +87,10 @@ class Node:
             self._configure()
             self._boot()
         self._daemon("containerd", ["containerd", "--config", f"{KUBERNETES}/containerd.toml"])
-        until(lambda: self.run("ctr", "version", timeout=5), f"containerd of {self.name}")
+        until(
+            lambda: self._running("containerd") and self.run("ctr", "version", timeout=5),
+            f"containerd of {self.name}",
+        )
         for image in wanted:
             self.load(images, image)
 
@@ -103,7 +106,10 @@ class Node:
         self._daemon("kubelet", [self._settings.bin / "kubelet", *kubelet])
         proxy = ["--config", f"{KUBERNETES}/kube-proxy.yaml", "--v=2"]
         self._daemon("kube-proxy", [self._settings.bin / "kube-proxy", *proxy])
-        until(lambda: self._api.node_ready(self.name), f"{self.name} to be Ready (see {self._settings.log})")
+        until(
+            lambda: self._running("kubelet") and self._api.node_ready(self.name),
+            f"{self.name} to be Ready (see {self._log('kubelet')})",
+        )
 
     def switch_off(self) -> None:
         """A power cut: nobody on it can say goodbye, not even by closing a connection."""
@@ -179,12 +185,19 @@ class Node:
         enter = ["nsenter", f"--net={self._network.path(self.name)}"]
         pid = self._spawn("init", [*enter, *apart, *boot])
         until(
-            Path(f"/proc/{pid}/root/run/booted").exists, f"{self.name} to boot (see {self._log('init')})", 30
+            lambda: self._running("init") and Path(f"/proc/{pid}/root/run/booted").exists(),
+            f"{self.name} to boot (see {self._log('init')})",
+            30,
         )
 
     def _daemon(self, name: str, command: Sequence[str | Path]) -> None:
         if not process.recorded(self._record(name)):
             self._spawn(name, [*self._enter(), *command])
+
+    def _running(self, name: str) -> bool:
+        if not process.recorded(self._record(name)):
+            raise EndedError(f"{name} of {self.name} ended: {process.tail(self._log(name))}")
+        return True
 
     def _spawn(self, name: str, command: Sequence[str | Path]) -> int:
         return process.spawn(command, self._record(name), self._log(name), self._groups(), child=True)

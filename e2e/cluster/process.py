@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, EndedError
 from cluster.shell import run, until
 
 ENTER: Final = 'for group in $CLUSTER_GROUPS; do echo $$ >"$group/cgroup.procs"; done; exec "$@"'
@@ -41,16 +41,24 @@ def spawn(
     )
     remember(record, pid)
     if child:
-        pid = until(lambda: _only_child(pid), f"{record.stem} to start (see {log})", timeout=30)
+        try:
+            pid = until(lambda: _only_child(pid), f"{record.stem} to start", timeout=30)
+        except EndedError as error:
+            raise EndedError(f"{record.stem} ended at once: {tail(log)}") from error
         remember(record, pid)
     return pid
 
 
 def _only_child(pid: int) -> int:
     if not alive(pid):
-        raise ClusterError("its parent ended")
+        raise EndedError(f"process {pid} ended before it had started anything")
     words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(words[0]) if words else 0
+
+
+def tail(log: Path, characters: int = 1500) -> str:
+    """The end of a log."""
+    return log.read_text(errors="replace")[-characters:] if log.exists() else "(no log)"
 
 
 def remember(record: Path, pid: int) -> None:

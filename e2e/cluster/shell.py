@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, EndedError
 
 POLL_SECONDS: Final = 0.1
 
@@ -67,13 +67,15 @@ T = TypeVar("T")
 
 
 def until(predicate: Callable[[], T], what: str, timeout: float = 60) -> T:
-    """The first true value of the predicate. Errors of the predicate count as "not yet"."""
+    """The first true value of the predicate. Its errors count as "not yet", but for an EndedError."""
     deadline = time.monotonic() + timeout
     while True:
         trouble: object = None
         try:
             if value := predicate():
                 return value
+        except EndedError:
+            raise
         except (ClusterError, OSError) as error:
             trouble = error
         if time.monotonic() > deadline:

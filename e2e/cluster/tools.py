@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -112,6 +113,7 @@ def build(settings: Settings) -> list[str]:
         stamp = settings.bin / f".{module}"
         wanted = key(module, version)
         if not stamp.exists() or stamp.read_text() != wanted:
+            print(f"cluster: building {module} (minutes, the first time)", file=sys.stderr)
             # static: some of them also run in images that hold nothing else
             environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
             command = ["go", "build", *flags(), "-o", f"{settings.bin}/", "tool"]

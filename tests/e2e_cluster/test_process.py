@@ -5,7 +5,7 @@ import pytest
 
 from cluster import process
 from cluster.clock import Clock
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, EndedError
 from cluster.shell import feed, run, until
 
 
@@ -81,6 +81,11 @@ def test_waiting_in_vain_says_for_what_and_what_was_wrong():
 
     with pytest.raises(ClusterError, match="in vain for the moon: connection refused"):
         until(refused, "the moon", timeout=0)
+
+
+def test_waiting_for_a_process_that_ended_ends(record, log):
+    with pytest.raises(EndedError, match="sleeper ended at once: no luck"):
+        process.spawn(["sh", "-c", "echo no luck"], record, log, [], child=True)
 
 
 def test_the_clock_tells_each_part():
