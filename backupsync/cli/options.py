@@ -2,9 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+PANEL: Final = "Where the job runs"
+"""Heading of the options that name the place a command works in."""
 
 
 class Output(StrEnum):
@@ -22,7 +25,7 @@ StateDir = Annotated[
     typer.Option(
         "--state-dir",
         metavar="DIRECTORY",
-        rich_help_panel="Where the job runs",
+        rich_help_panel=PANEL,
         help="Directory of local state. (default: $BACKUPSYNC_HOME, else $XDG_STATE_HOME/backupsync, "
         "else ~/.local/state/backupsync)",
         show_default=False,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, ParamSpec
 import typer
 from msgspec import Struct
 
-from backupsync.cli.options import StateDir
+from backupsync.cli.options import PANEL, StateDir
 from backupsync.errors import BackupSyncError
 from backupsync.local.home import JobDirectory, state_root
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 VARIABLE: Final = "BACKUPSYNC_TARGET"
-_PANEL: Final = "Where the job runs"
 
 
 class Local(Struct, frozen=True):
@@ -67,20 +66,20 @@ Target = Local | Cluster
 
 LocalOption = Annotated[
     bool,
-    typer.Option("--local", rich_help_panel=_PANEL, help="Processes that `backupsync run` started here."),
+    typer.Option("--local", rich_help_panel=PANEL, help="Processes that `backupsync run` started here."),
 ]
 ClusterOption = Annotated[
     bool,
     typer.Option(
         "--cluster",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
         help="The cluster of the kubeconfig's current context; $BACKUPSYNC_TARGET=cluster says it for good.",
     ),
 ]
 ContextOption = Annotated[
     str | None,
     typer.Option(
-        "--context", metavar="CONTEXT", rich_help_panel=_PANEL, help="The cluster of this kubeconfig context."
+        "--context", metavar="CONTEXT", rich_help_panel=PANEL, help="The cluster of this kubeconfig context."
     ),
 ]
 KubeconfigOption = Annotated[
@@ -88,7 +87,7 @@ KubeconfigOption = Annotated[
     typer.Option(
         "--kubeconfig",
         metavar="FILE",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
         help="The cluster of this kubeconfig. (default: $KUBECONFIG, else ~/.kube/config, else, in a pod, "
         "its service account)",
     ),
@@ -99,7 +98,7 @@ NamespaceOption = Annotated[
         "--namespace",
         "-n",
         metavar="NAMESPACE",
-        rich_help_panel=_PANEL,
+        rich_help_panel=PANEL,
         help="The cluster's namespace. (default: the context's)",
     ),
 ]
