@@ -18,6 +18,8 @@ LEAVING_SECONDS = 2.0
 """How long a worker that ended with 0 may precede the news that the job is at its end."""
 LOST_TIMEOUTS = 3.0
 """Wire timeouts for which a lost worker whose replica still runs may come back."""
+LOST_POD_SECONDS = 60.0
+"""Least patience with a pod: by then a cluster knows whether it is its node that is out of reach."""
 Blame = Literal["crash", "loss", "eviction"]
 """Whose fault an end was: only crashes are held against `backoffLimit`."""
 LAST_WORDS = 2000
@@ -198,6 +200,8 @@ def _watch_lost(draft: Draft, member: MemberIntent, replica: Replica) -> None:
         since = draft.now
         draft.remember(member.rank, lost_since=since)
     patience = LOST_TIMEOUTS * draft.spec.aggregation.wire.timeout_seconds
+    if draft.observed.pods:
+        patience = max(patience, LOST_POD_SECONDS)
     if draft.now < since + patience:
         draft.wake(since + patience)
         draft.note(f"{name_of(replica.id)} is lost but its replica runs: it may come back until replaced")

@@ -124,7 +124,7 @@ def test_falling_silent_is_no_crash_where_it_was_the_node(world):
     """The aggregator misses a worker long before the cluster says that its node is lost."""
     world.freeze(world.worker(0))
     world.look()
-    world.now += 31
+    world.now += 61
     world.look()
     assert history(world).crashes == 1
     world.silence_node(ReplicaId("worker", 0, 1))
@@ -135,7 +135,7 @@ def test_falling_silent_is_no_crash_where_it_was_the_node(world):
 def test_falling_silent_on_a_node_already_in_doubt_is_no_crash(world):
     world.silence_node(world.worker(0))
     world.look()
-    world.now += 31
+    world.now += 61
     world.look()
     assert (history(world).crashes_total, history(world).losses_total) == (0, 1)
 
@@ -143,9 +143,9 @@ def test_falling_silent_on_a_node_already_in_doubt_is_no_crash(world):
 def test_a_worker_that_hangs_on_a_healthy_node_is_to_blame(world):
     world.freeze(world.worker(0))
     world.look()
-    world.now += 31
+    world.now += 61
     world.look()
-    world.now += 31
+    world.now += 61
     world.look()
     assert history(world).crashes_total == 1
 
