@@ -54,6 +54,7 @@ bench: setup ## Measure iteration cost against PyTorch DDP over gloo, side by si
 
 docs: setup ## Write the generated reference pages again, and the programs in the examples' manifests
 	$(BIN)/python -m backupsync.spec.reference
+	$(BIN)/python -m backupsync.cli.reference
 	$(BIN)/python charts/readme.py
 	$(BIN)/python charts/api_page.py
 	$(BIN)/python examples/embed.py
