@@ -16,7 +16,7 @@ from cluster.settings import Settings
 from cluster.shell import feed, locked, run
 
 HERE: Final = Path(__file__).parent
-LARGE_BYTES: Final = 50_000_000
+LARGE_BYTES: Final = 300_000_000
 
 
 class Disk:

@@ -35,6 +35,8 @@ class ImageStore:
 
     def names(self) -> list[str]:
         """Every image in the store."""
+        if not (self._place / "index.json").exists():
+            return []
         return sorted(name for entry in self._index()["manifests"] if (name := _name_of(entry)))
 
     def add(self, name: str) -> None:
@@ -55,7 +57,7 @@ class ImageStore:
 
     def add_own(self) -> None:
         """The two images that every cluster needs, each one static program: pause and CoreDNS."""
-        names = self.names() if (self._place / "index.json").exists() else []
+        names = self.names()
         catatonit = shutil.which("catatonit") or ""
         if PAUSE not in names:
             self._build(PAUSE, Path(catatonit), '["/catatonit", "-P"]')
@@ -82,14 +84,18 @@ class ImageStore:
         ]
 
     def large(self, limit: int) -> dict[str, list[str]]:
-        """Image to layers of more bytes than `limit`, for images that have some."""
-        if not (self._place / "index.json").exists():
-            return {}
-        found = {
-            name: [layer for layer in self.blobs(name)[2:] if self._blob(layer).stat().st_size > limit]
-            for name in self.names()
-        }
-        return {name: layers for name, layers in found.items() if layers}
+        """Every layer of more bytes than `limit`, by the smallest image that has it."""
+        sizes = {name: self._layer_sizes(name) for name in self.names()}
+        found: dict[str, list[str]] = {}
+        seen: set[str] = set()
+        for name in sorted(sizes, key=lambda name: sum(sizes[name].values())):
+            if layers := [layer for layer, size in sizes[name].items() if size > limit and layer not in seen]:
+                found[name] = layers
+                seen.update(layers)
+        return found
+
+    def _layer_sizes(self, name: str) -> dict[str, int]:
+        return {layer: self._blob(layer).stat().st_size for layer in self.blobs(name)[2:]}
 
     def write_archive(self, images: Mapping[str, str], there: set[str], target: IO[bytes]) -> None:
         """Write images, each under a name, as one OCI archive without the blobs that are already there."""

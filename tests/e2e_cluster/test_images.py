@@ -78,11 +78,16 @@ def test_images_of_one_archive_share_their_layers(layout):
     assert {b"top", b"other top"} <= set(contents)
 
 
-def test_large_layers_are_those_over_the_limit(layout):
+def test_a_large_layer_is_taken_from_the_smallest_image_that_has_it(layout):
     assert layout.store.large(0) == {}
+    layout.image("localhost/worker:1", b"much more", b"and a top")
+    layout.image("localhost/base:1", b"much more")
     layout.image("localhost/small:1", b"x")
-    layout.image("localhost/large:1", b"x", b"much more")
-    assert layout.store.large(5) == {"localhost/large:1": [layout.store.blobs("localhost/large:1")[3]]}
+    assert layout.store.large(5) == {
+        "localhost/base:1": [layout.store.blobs("localhost/base:1")[2]],
+        "localhost/worker:1": [layout.store.blobs("localhost/worker:1")[3]],
+    }
+    assert list(layout.store.large(9)) == []
 
 
 def test_an_image_that_was_not_loaded_is_named(layout):
