@@ -32,6 +32,8 @@ from backupsync_operator.workers import Workers
 DRAIN_SECONDS: Final = 10.0
 """How long a look under way may take once the operator was asked to stop."""
 
+KOPF_SECONDS: Final = 3.0
+"""How long kopf may take to close its connections."""
 CRD_SECONDS: Final = 2.0
 """Time between two looks for the CRD."""
 
@@ -125,6 +127,9 @@ class Operator:
         finally:
             await pollers.close()
             informers.stop()
+            await asyncio.wait(
+                {task for task in running if task.get_name() == "informers"}, timeout=KOPF_SECONDS
+            )
             await _end(running)
             await lease.release()
 

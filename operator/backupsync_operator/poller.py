@@ -47,11 +47,12 @@ class Pollers:
         self._wake, self._port, self._seconds = wake, port, poll_seconds
         self._pollers: dict[Key, _Poller] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     def point(self, key: Key, target: Target) -> None:
         """Poll this aggregator from now on, and no other of the job."""
         poller = self._pollers.get(key)
-        if poller is not None and poller.target == target:
+        if self._closed or (poller is not None and poller.target == target):
             return
         self.drop(key)
         if self._session is None:
@@ -79,7 +80,8 @@ class Pollers:
             poller.tell(desired)
 
     async def close(self) -> None:
-        """Stop polling."""
+        """Stop polling, for good."""
+        self._closed = True
         tasks = [poller.task for poller in self._pollers.values()]
         for key in list(self._pollers):
             self.drop(key)

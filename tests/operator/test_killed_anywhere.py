@@ -55,29 +55,36 @@ class Reaper:
         self.cluster, self.patience = cluster, patience
         self.operator = cluster.start()
         self.kills, self._writes, self._dying = 0, 0, asyncio.Event()
+        self._over = False
         setattr(cluster.api, moment, self._count)
 
     def _count(self, verb: str, plural: str, name: str) -> None:
-        if plural in ("leases", "events") or self._dying.is_set():
+        if plural in ("leases", "events") or self._dying.is_set() or self._over:
             return
         self._writes += 1
         if self._writes == self.patience:
             self.cluster.sever(self.operator)
             self._dying.set()
 
+    async def rest(self) -> None:
+        """Kill no more."""
+        self._over = True
+        await self.cluster.until("the last kill", lambda: not self._dying.is_set())
+
     async def reap(self) -> None:
         while True:
             await self._dying.wait()
             await self.cluster.kill(self.operator)
+            self.operator = self.cluster.start()
             self.kills, self._writes = self.kills + 1, 0
             self._dying.clear()
-            self.operator = self.cluster.start()
 
 
 async def disturbed(cluster: Cluster, patience: int, moment: str) -> tuple[dict[str, Any], int]:
     reaper = Reaper(cluster, patience, moment)
     async with cluster.beside(reaper.reap()):
         await whole_life(cluster)
+        await reaper.rest()
     assert reaper.operator.metrics.read("backupsync_operator_overlapping_reconciles_total") == 0
     await cluster.stop(reaper.operator)
     return outcome(cluster), reaper.kills
@@ -85,7 +92,7 @@ async def disturbed(cluster: Cluster, patience: int, moment: str) -> tuple[dict[
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    # Every operator first writes its own term into the status, so each gets one step further by the next write.
+    # Every operator first writes its own term into the status: one step further is the next write.
     ("patience", "moment"),
     [(2, "after"), (3, "before"), (3, "after"), (5, "before")],
 )

@@ -54,7 +54,7 @@ def test_a_standby_takes_over_at_once_when_the_holder_releases_and_under_a_highe
         renewing = asyncio.create_task(first.hold())
         for _ in range(5):
             before = first.renewed_at
-            while first.renewed_at == before:
+            while first.renewed_at == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert not waiting.done()
         assert not renewing.done()
