@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chart-test test-all lint format images cluster cluster-down bench docs clean
+.PHONY: help setup demo test chart-test test-all lint format images cluster cluster-down e2e e2e-full bench docs clean
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.ready ## Make the development environment in .venv (torch is large: some minutes)
 
@@ -48,6 +48,12 @@ cluster: ## Start a real Kubernetes on this machine (root, Go 1.26; prints KUBEC
 
 cluster-down: ## End it, and leave nothing but its programs, images and logs in .cluster
 	@cd e2e && $(PYTHON) -m cluster down
+
+e2e: setup ## Try it on a real Kubernetes: the acceptance path, the commonest faults (SHARD=COMMIT adds more, KEEP=1 keeps)
+	$(BIN)/python e2e/run.py $(if $(SHARD),--shard=$(SHARD)) $(if $(ARGS),-- $(ARGS))
+
+e2e-full: setup ## The same with every fault there is a test for
+	$(BIN)/python e2e/run.py --full $(if $(ARGS),-- $(ARGS))
 
 bench: setup ## Measure iteration cost against PyTorch DDP over gloo, side by side
 	$(BIN)/python bench/bench.py --out bench/results

@@ -87,6 +87,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def api() -> Iterator[Api]:
     """The API of the cluster."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.exit("KUBECONFIG is not set: `make e2e` brings a cluster of its own", returncode=2)
     with Api(Path(os.environ["KUBECONFIG"])) as api:
         yield api
 

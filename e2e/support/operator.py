@@ -48,6 +48,11 @@ class Operator:
         assert len(found) == 1, f"one Deployment is expected in {NAMESPACE}: {[name_of(d) for d in found]}"
         return found[0]
 
+    def setting(self, name: str) -> str:
+        """What the operator was told by the variable BACKUPSYNC_NAME."""
+        container = self.deployment()["spec"]["template"]["spec"]["containers"][0]
+        return next(str(v["value"]) for v in container["env"] if v["name"] == f"BACKUPSYNC_{name}")
+
     def pods(self) -> list[Object]:
         """Pods of the operator that run and were not told to stop."""
         chosen = self.deployment()["spec"]["selector"]["matchLabels"]
@@ -56,9 +61,7 @@ class Operator:
 
     def holder(self) -> str:
         """Name of the pod in office, by the Lease; empty where nobody is."""
-        container = self.deployment()["spec"]["template"]["spec"]["containers"][0]
-        name = next(v["value"] for v in container["env"] if v["name"] == "BACKUPSYNC_LEASE_NAME")
-        lease = self.api.find("lease", NAMESPACE, name)
+        lease = self.api.find("lease", NAMESPACE, self.setting("LEASE_NAME"))
         return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
 
     def active(self) -> Object | None:
