@@ -17,7 +17,7 @@ MOST_PODS = 24
 class Blameless(RuleBasedStateMachine):
     """Mishaps that are nobody's fault: the job must always succeed in the end."""
 
-    limit = 1
+    limit = 0
 
     @initialize()
     def begin(self) -> None:
@@ -88,6 +88,12 @@ class Blameless(RuleBasedStateMachine):
             self.cluster.delete(found["metadata"]["name"], disruption=how)
 
     @rule(node=NODE)
+    def a_node_is_drained(self, node: str) -> None:
+        for name, found in list(self.cluster.pods.items()):
+            if found["spec"].get("nodeName") == node:
+                self.cluster.delete(name, disruption="EvictionByEvictionAPI")
+
+    @rule(node=NODE)
     def a_node_crashes(self, node: str) -> None:
         self.cluster.nodes[node] = {"up": False, "reachable": False, "silent": self.cluster.now}
         self.cluster.processes = [p for p in self.cluster.processes if p.node != node]
@@ -155,11 +161,18 @@ class Blameless(RuleBasedStateMachine):
             self.life_goes_on(3)
             self.cluster.now += 2.0
             over = self.operator.memory.phase in ("Succeeded", "Failed")
-            if over and not any(self.cluster.reachable(p) for p in self.cluster.processes):
+            if over and not self.left():
                 break
+        assert self.left() == []
         self.judge()
         self.operator.sync()
         assert self.operator.look().actions == (), "at rest nothing is left to do"
+
+    def left(self) -> list[str]:
+        """What still runs or is still being ended, where anybody can tell."""
+        running = [str(p.id) for p in self.cluster.processes if self.cluster.reachable(p)]
+        ending = [name for name, p in self.cluster.pods.items() if "deletionTimestamp" in p["metadata"]]
+        return running + ending
 
     def judge(self) -> None:
         """What became of the job, once nothing fails any more."""
