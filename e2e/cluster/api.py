@@ -59,6 +59,15 @@ class Api:
 
     def node_ready(self, name: str) -> bool:
         """Whether a node exists and is Ready."""
-        node = self.get(f"/api/v1/nodes/{name}") or {}
-        conditions = node.get("status", {}).get("conditions", [])
-        return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+        return _is_ready(self.get(f"/api/v1/nodes/{name}") or {})
+
+    def dns_ready(self, node: str) -> bool:
+        """Whether the CoreDNS of a node is Ready."""
+        here = f"labelSelector=k8s-app%3Dkube-dns&fieldSelector=spec.nodeName%3D{node}"
+        found = self.get(f"/api/v1/namespaces/kube-system/pods?{here}") or {}
+        return any(_is_ready(pod) for pod in found.get("items", []))
+
+
+def _is_ready(item: dict[str, Any]) -> bool:
+    conditions = item.get("status", {}).get("conditions", [])
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

@@ -95,7 +95,8 @@ class Cluster(Faults):
                     one.result()
             with clock.part("DNS and volumes"):
                 self._furnish(names[0])
-                until(lambda: self._dns_ready(len(names)), "CoreDNS on every node", 90)
+                for name in names:
+                    self.wait_for_dns(name)
 
     def down(self) -> None:
         """End and remove everything but programs, images and logs."""
@@ -125,7 +126,7 @@ class Cluster(Faults):
     def _switch_on(self, name: str, clock: Clock) -> Node:
         with clock.part(f"{name}: boot, containerd, images"):
             node = Node(self.settings, name, self.network, self.api)
-            node.switch_on(self.images, [*OWN_IMAGES, *self.loaded()])
+            node.switch_on(self.images, self.wanted_images())
             return node
 
     def _join(self, node: "Future[Node]", clock: Clock) -> None:
@@ -141,12 +142,6 @@ class Cluster(Faults):
             self.kubectl("apply", "-f", HERE / "manifests" / "storage.yaml")
             self.add_volumes(VOLUMES)
             done.touch()
-
-    def _dns_ready(self, count: int) -> bool:
-        found = self.api.get("/apis/apps/v1/namespaces/kube-system/daemonsets/coredns") or {}
-        status = found.get("status", {})
-        current = status.get("observedGeneration") == found.get("metadata", {}).get("generation")
-        return current and int(status.get("numberReady", 0)) >= count
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -174,9 +169,14 @@ class Cluster(Faults):
             Disk(self.settings, self.images).prepare()
             name = next(name for index in itertools.count(1) if (name := f"node{index}") not in taken)
             node = Node(self.settings, name, self.network, self.api)
-            node.switch_on(self.images, [*OWN_IMAGES, *self.loaded()])
+            node.switch_on(self.images, self.wanted_images())
             node.join()
+            self.wait_for_dns(name)
             return name
+
+    def wait_for_dns(self, name: str) -> None:
+        """Wait for the CoreDNS of a node, which serves that node alone."""
+        until(lambda: self.api.dns_ready(name), f"CoreDNS on {name}", 90)
 
     def delete_node(self, name: str) -> None:
         """Switch a node off, throw it away, and take it out of Kubernetes."""
@@ -218,6 +218,10 @@ class Cluster(Faults):
     def loaded(self) -> list[str]:
         """The images that were loaded into this cluster."""
         return list(json.loads(self._loaded_file.read_text())) if self._loaded_file.exists() else []
+
+    def wanted_images(self) -> list[str]:
+        """The images that every node is to have."""
+        return [*OWN_IMAGES, *self.loaded()]
 
     @property
     def _loaded_file(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from cluster.api import Api
 from cluster.control_plane import COMPONENTS, ControlPlane
-from cluster.images import COREDNS, PAUSE, ImageStore
+from cluster.images import ImageStore
 from cluster.network import Network
 from cluster.node import Node
 from cluster.shell import until
@@ -32,8 +32,11 @@ class Parts(Protocol):
     def node_names(self) -> list[str]:
         """Every node."""
 
-    def loaded(self) -> list[str]:
+    def wanted_images(self) -> list[str]:
         """The images to give to a node that is switched on."""
+
+    def wait_for_dns(self, name: str) -> None:
+        """Wait for the CoreDNS of a node."""
 
 
 class Faults:
@@ -48,10 +51,11 @@ class Faults:
             until(lambda: not self.api.node_ready(name), f"{name} to be NotReady", NOTICE_SECONDS)
 
     def start(self: Parts, name: str) -> None:
-        """Switch a crashed node on again; returns when it is Ready. What was on its disk is there."""
+        """Switch a crashed node on again, with what was on its disk; returns when it is Ready and has DNS."""
         node = self.node(name)
-        node.switch_on(self.images, [PAUSE, COREDNS, *self.loaded()])
+        node.switch_on(self.images, self.wanted_images())
         node.join()
+        self.wait_for_dns(name)
 
     def cut(self: Parts, name: str, *, wait: bool = True) -> None:
         """Partition a node: it and its pods go on, and nobody reaches them."""
@@ -90,5 +94,5 @@ class Faults:
             self.control_plane.start(component)
         for name in self.node_names():
             node = self.node(name)
-            node.switch_on(self.images, [PAUSE, COREDNS, *self.loaded()])
+            node.switch_on(self.images, self.wanted_images())
             node.join()

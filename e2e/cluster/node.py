@@ -48,13 +48,17 @@ def render(file: Path, values: Mapping[str, str]) -> str:
     return Template(file.read_text()).substitute(values)
 
 
-def dangling(listing: str) -> list[str]:
-    """Images that have no name any more, of what `ctr images ls` says.
+def targets(listing: str) -> dict[str, str]:
+    """Image to digest of its manifest, of what `ctr images ls` says."""
+    return {line.split()[0]: line.split()[2] for line in listing.splitlines()[1:]}
+
+
+def dangling(target: Mapping[str, str]) -> list[str]:
+    """Images that have no name any more.
 
     containerd gives each image that a kubelet may use its digest as a second name, and keeps that when the
     first moves on. Nobody would ever delete such an image: the kubelet's own collection is off.
     """
-    target = {line.split()[0]: line.split()[2] for line in listing.splitlines()[1:]}
     named = {digest for name, digest in target.items() if not name.startswith("sha256:")}
     return [name for name, digest in target.items() if digest not in named]
 
@@ -91,8 +95,10 @@ class Node:
             lambda: self._running("containerd") and self.run("ctr", "version", timeout=5),
             f"containerd of {self.name}",
         )
+        there = targets(self.run("ctr", "-n", "k8s.io", "images", "ls"))
         for image in wanted:
-            self.load(images, image)
+            if there.get(image) != images.blobs(image)[0]:
+                self.load(images, image)
 
     def join(self) -> None:
         """Start what talks to the API server, and wait until the node is Ready."""
@@ -129,7 +135,7 @@ class Node:
         there = set(self.run("ctr", "-n", "k8s.io", "content", "ls", "-q").split())
         command = [*self._enter(), "ctr", "-n", "k8s.io", "images", "import", "-"]
         feed(command, lambda pipe: images.write_archive({image: image}, there, pipe))
-        if left := dangling(self.run("ctr", "-n", "k8s.io", "images", "ls")):
+        if left := dangling(targets(self.run("ctr", "-n", "k8s.io", "images", "ls"))):
             self.run("ctr", "-n", "k8s.io", "images", "rm", *left)
 
     def unload(self, images: ImageStore, image: str) -> None:

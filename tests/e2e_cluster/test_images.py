@@ -7,7 +7,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from cluster.images import ImageStore
-from cluster.node import dangling
+from cluster.node import dangling, targets
 from cluster.settings import Settings
 
 
@@ -103,7 +103,8 @@ localhost/worker:1   application/vnd.oci.image.manifest.v1+json sha256:new  1.2 
 sha256:config-of-new application/vnd.oci.image.manifest.v1+json sha256:new  1.2 GiB  linux/amd64 managed
 sha256:config-of-old application/vnd.oci.image.manifest.v1+json sha256:old  1.2 GiB  linux/amd64 managed
 """
-    assert dangling(listing) == ["sha256:config-of-old"]
+    assert targets(listing)["localhost/worker:1"] == "sha256:new"
+    assert dangling(targets(listing)) == ["sha256:config-of-old"]
 
 
 def test_what_no_image_needs_any_more_is_deleted(layout):
