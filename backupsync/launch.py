@@ -6,7 +6,7 @@ The local engine and the operator fill the same structures; the process reads th
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
@@ -130,7 +130,8 @@ def from_environment(kind: type[L], environment: Mapping[str, str] = os.environ)
     except msgspec.MsgspecError as error:
         raise BackupSyncError(f"{name}: {error}") from error
     if isinstance(launch, WorkerLaunch):
-        return cast("L", _placed(launch, environment))
+        placed: Any = _placed(launch, environment)  # isinstance narrows no constrained type variable
+        return placed  # type: ignore[no-any-return]
     return launch
 
 
