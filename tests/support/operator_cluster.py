@@ -44,6 +44,13 @@ def job(name: str = "digits", workers: int = 2, backups: int = 1, **spec: Any) -
     }
 
 
+def forever(*, durable: bool = False) -> Object:
+    """Parts of a spec: train until the test says it is enough, with checkpoints that last or not."""
+    claim = {"spec": {"resources": {"requests": {"storage": "1Gi"}}}}
+    training = {"iterations": 10**6, "batchSize": 4, "optimizer": {"name": "SGD", "lr": 0.1}}
+    return {"training": training} | ({"checkpoint": {"volumeClaimTemplate": claim}} if durable else {})
+
+
 class Cluster:
     """The API server, the kubelet, and whichever operators a test starts."""
 
@@ -101,6 +108,23 @@ class Cluster:
                 raise AssertionError(f"{what}: not within {DEADLINE} s\n{self.describe()}")
             await asyncio.sleep(0.01)
         return found
+
+    async def quiet(self) -> None:
+        """Wait until every operator has nothing to do and for a while nothing changed."""
+
+        def idle() -> bool:
+            return all(o.queue.depth + o.queue.at_work == 0 for o in self._running)
+
+        calm = 0
+        while calm < 20:
+            calm = calm + 1 if idle() else 0
+            await asyncio.sleep(0.02)
+
+    async def finish(self, aggregator: str) -> None:
+        """Have a job reach its last iteration."""
+        stub = self.kubelet.aggregator(aggregator)
+        assert stub is not None
+        stub.total = 0
 
     def status(self, name: str = "digits") -> Object:
         held = self.api.get("backupsyncjobs", name)
