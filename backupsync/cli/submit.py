@@ -1,5 +1,6 @@
 """`backupsync submit`, `wait` and `get-model`: jobs on a cluster, from their manifest to their model."""
 
+import signal
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -129,6 +130,8 @@ def get_model(
 
     It is read in the aggregator's pod while that runs, else from the checkpoint volume by a short-lived pod.
     """
+    # What ends it politely must not leave its pod behind, either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with target.client() as client:
         files = client.get_model(job, out, averaged=ema, image=image)
     if output is Output.JSON:

@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from backupsync.cluster import paths
-from backupsync.cluster.connection import APPLY_PATCH, FIELD_MANAGER, MERGE_PATCH, Connection, Object
-from backupsync.cluster.errors import Conflict, Forbidden, Invalid, NotFound, NotInstalled, TimedOut
+from backupsync.cluster.connection import FIELD_MANAGER, MERGE_PATCH, Connection, Object
+from backupsync.cluster.errors import (
+    Forbidden,
+    Invalid,
+    NotFound,
+    NotInstalled,
+    TimedOut,
+)
 from backupsync.cluster.events import events_of
 from backupsync.cluster.explain import reasons_of
 from backupsync.cluster.logs import Selection, follow_logs, read_logs
 from backupsync.cluster.pods import Endpoint, endpoints_of, list_pods
+from backupsync.cluster.sending import send
 from backupsync.cluster.submission import Submission, read_submission
 from backupsync.cluster.types import Event, Job, LogLine, job_of
 from backupsync.cluster.waiting import Until, changes, verdict
 from backupsync.kube import names
-
-DRY_RUN = (("dryRun", "All"), ("fieldManager", FIELD_MANAGER))
-CREATE = (("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict"))
 
 
 class Client:
@@ -89,23 +93,7 @@ class Client:
 
     def send(self, submission: Submission) -> Job:
         """Create what `read_submission` read."""
-        job, what = submission.job, self._what(submission.name)
-        namespace = str(job["metadata"]["namespace"])
-        path = paths.jobs(namespace)
-        ask = self._connection.request
-        try:
-            ask("POST", path, what, query=(*DRY_RUN, CREATE[1]), body=job)
-        except Conflict as error:
-            raise Conflict(
-                f"{what}: exists already; delete it first (`backupsync delete {submission.name} --cluster "
-                f"-n {namespace}`), or give this one another metadata.name"
-            ) from error
-        for document in (*submission.others, *([submission.program] if submission.program else [])):
-            self._apply(document, namespace)
-        created = ask("POST", path, what, query=CREATE, body=job)
-        if submission.program is not None:
-            self._adopt(submission.program, created)
-        return job_of(created)
+        return send(self._connection, submission)
 
     def get(self, name: str) -> Job:
         """Return how the job stands. Raises NotFound."""
@@ -257,39 +245,6 @@ class Client:
         return job_of(
             self._connection.request("PATCH", path, what, query=query, body=change, content_type=MERGE_PATCH)
         )
-
-    def _apply(self, document: dict[str, Any], namespace: str) -> Object:
-        """Create or update an object of any kind, by server-side apply."""
-        version, kind = str(document.get("apiVersion")), str(document.get("kind"))
-        name = str((document.get("metadata") or {}).get("name"))
-        what = f"{kind} {name}"
-        listed = self._connection.request("GET", paths.discovery(version), what)
-        found = next(
-            (r for r in listed.get("resources") or [] if r["kind"] == kind and "/" not in r["name"]), None
-        )
-        if found is None:
-            raise Invalid(f"{what}: this cluster knows no {kind} in {version}")
-        where = str(document["metadata"].get("namespace") or namespace) if found["namespaced"] else None
-        path = paths.of_kind(version, found["name"], where, name)
-        query = (("fieldManager", FIELD_MANAGER), ("force", "true"))
-        return self._connection.request(
-            "PATCH", path, what, query=query, body=document, content_type=APPLY_PATCH
-        )
-
-    def _adopt(self, config_map: dict[str, Any], job: Object) -> None:
-        """Make the job the owner of its program, so that it goes when the job goes."""
-        meta = job["metadata"]
-        owner = {
-            "apiVersion": job["apiVersion"],
-            "kind": job["kind"],
-            "name": meta["name"],
-            "uid": meta["uid"],
-            "blockOwnerDeletion": False,
-        }
-        path = paths.core(meta["namespace"], "configmaps", config_map["metadata"]["name"])
-        body = {"metadata": {"ownerReferences": [owner]}}
-        what = f"ConfigMap {config_map['metadata']['name']}"
-        self._connection.request("PATCH", path, what, body=body, content_type=MERGE_PATCH)
 
     def _await_departure(self, job: Job, deadline: float | None) -> None:
         pods = paths.core(self.namespace, "pods")

@@ -14,6 +14,8 @@ from backupsync.spec import ProgramSpec
 
 MAX_BYTES: Final = 1024 * 1024
 """Most bytes that the API server takes in one ConfigMap."""
+MANAGER: Final = "backupsync-cli"
+"""Who manages such a ConfigMap, by its label."""
 _VOLUME: Final = "program"
 _IMAGE_REMEDY: Final = "build an image from the worker image instead (see docs/how-to/use-on-a-cluster.md)"
 
@@ -65,7 +67,7 @@ def config_map(job: str, namespace: str, files: dict[str, bytes]) -> dict[str, A
         "app.kubernetes.io/instance": job,
         "app.kubernetes.io/part-of": "backupsync",
         "app.kubernetes.io/component": "program",
-        names.MANAGED_BY_LABEL: "backupsync-cli",
+        names.MANAGED_BY_LABEL: MANAGER,
         names.JOB_LABEL: job,
     }
     document: dict[str, Any] = {

@@ -6,7 +6,7 @@ import pytest
 from cluster_objects import JOB, JOBS, job_object
 from fake_kubernetes import status
 
-from backupsync.cluster import Conflict, Invalid
+from backupsync.cluster import Conflict, Forbidden, Invalid
 from backupsync.cluster import program as program_module
 from backupsync.cluster.program import (
     config_map,
@@ -58,11 +58,11 @@ def test_a_manifest_is_sent_as_written_with_its_program_beside_it(client, fake, 
     writes = [(r.method, r.path, r.query.get("dryRun")) for r in fake.requests if r.method != "GET"]
     assert writes == [
         ("POST", JOBS, "All"),
-        ("PATCH", f"{CONFIG_MAPS}/digits-program", None),
+        ("POST", CONFIG_MAPS, None),
         ("POST", JOBS, None),
         ("PATCH", f"{CONFIG_MAPS}/digits-program", None),
     ]
-    sent = fake.asked("POST")[1]
+    sent = fake.asked("POST", JOBS)[1]
     assert sent.query["fieldValidation"] == "Strict"
     assert "backupsync" not in sent.body["metadata"].get("labels", {})
     assert "runPolicy" not in sent.body["spec"], "defaults are the API server's to fill in"
@@ -94,6 +94,40 @@ def test_a_name_that_is_taken_leaves_the_running_jobs_program_alone(client, fake
     assert f"{CONFIG_MAPS}/digits-program" not in fake.objects
 
 
+def test_a_program_that_an_earlier_job_left_is_replaced_not_written_over(client, fake, folder):
+    client.submit(folder / "job.yaml")
+    fake.remove(JOB)
+    path = f"{CONFIG_MAPS}/digits-program"
+    fake.put(path, fake.objects[path] | {"metadata": fake.objects[path]["metadata"] | {"uid": "old"}})
+    (folder / "digits.py").write_text("class Digits: new = True\n")
+    client.submit(folder / "job.yaml")
+    [deletion] = fake.asked("DELETE")
+    assert (deletion.path, deletion.body) == (path, {"preconditions": {"uid": "old"}})
+    assert fake.objects[path]["data"] == {"digits.py": "class Digits: new = True\n"}
+
+
+def test_a_config_map_that_submit_did_not_make_is_left_alone(client, fake, folder):
+    fake.put(f"{CONFIG_MAPS}/digits-program", {"data": {"mine": "1"}})
+    with pytest.raises(Conflict, match=r"ConfigMap digits-program: exists in namespace team, and `submit`"):
+        client.submit(folder / "job.yaml")
+    assert fake.objects[f"{CONFIG_MAPS}/digits-program"]["data"] == {"mine": "1"}
+    assert JOB not in fake.objects
+
+
+def test_a_job_that_cannot_be_created_leaves_no_program(client, fake, folder):
+    asked = fake.put
+
+    def refuse_the_second(path, document):
+        if path == f"{CONFIG_MAPS}/digits-program":
+            fake.refusals.append(("POST", JOBS, 403, status(403, "Forbidden", "quota")))
+        return asked(path, document)
+
+    fake.put = refuse_the_second
+    with pytest.raises(Forbidden, match="quota"):
+        client.submit(folder / "job.yaml")
+    assert fake.objects == {}
+
+
 def test_every_mistake_of_a_manifest_is_found_before_the_cluster_is_asked(client, fake, folder):
     (folder / "job.yaml").write_text(
         MANIFEST.replace("workers: 2", "workers: 0").replace("lr: 0.1", "lr: -1")
@@ -111,14 +145,15 @@ def test_other_documents_of_the_manifest_are_applied_before_the_job(client, fake
     assert [r.path for r in applied] == [f"{CONFIG_MAPS}/settings"]
     assert applied[0].content_type == "application/apply-patch+yaml"
     assert applied[0].query == {"fieldManager": "backupsync-cli", "force": "true"}
-    assert fake.requests.index(applied[0]) < fake.requests.index(fake.asked("POST")[1])
+    assert fake.requests.index(applied[0]) < fake.requests.index(fake.asked("POST", JOBS)[1])
 
 
 def test_a_document_of_a_kind_that_the_cluster_does_not_know_is_named(client, fake, folder):
     strange = OTHER.replace("ConfigMap", "Oddity")
-    (folder / "job.yaml").write_text(strange + MANIFEST)
-    with pytest.raises(Invalid, match=r"Oddity settings: this cluster knows no Oddity in v1"):
-        client.submit(folder / "job.yaml")
+    for version in ("v1", "odd.example/v1"):
+        (folder / "job.yaml").write_text(strange.replace("v1", version) + MANIFEST)
+        with pytest.raises(Invalid, match=f"Oddity settings: this cluster knows no Oddity in {version}"):
+            client.submit(folder / "job.yaml")
 
 
 def test_namespaces_that_contradict_each_other_are_refused(folder):
