@@ -108,9 +108,12 @@ def _exited(base: Replica, ended: Part, status: Part) -> Replica:
 
 
 def _others_run(base: Replica, status: Part) -> bool:
-    """Whether sidecars go on: a pod's phase follows the end of its last container only after a while."""
-    containers = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
-    return any("running" in (c.get("state") or {}) for c in containers if c.get("name") != base.id.role)
+    """Whether sidecars go on: a pod's phase follows the end of its last container only after a while.
+
+    A native sidecar (an init container that goes on) does not count: its kubelet ends it now.
+    """
+    others = (c for c in status.get("containerStatuses") or () if c.get("name") != base.id.role)
+    return any("running" in (c.get("state") or {}) for c in others)
 
 
 def _never_ran(base: Replica, status: Part) -> Replica:

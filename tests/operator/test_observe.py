@@ -80,6 +80,15 @@ def test_a_sidecar_that_runs_on_does_not_hide_the_end():
     assert not see(pod(terminated(1), phase="Failed")).lingers
 
 
+def test_a_native_sidecar_is_ended_by_its_kubelet_and_keeps_nothing():
+    made = pod(terminated(0), phase="Running")
+    made["status"]["initContainerStatuses"] = [{"name": "proxy", "state": {"running": {}}}]
+    made["status"]["containerStatuses"] = [
+        c for c in made["status"]["containerStatuses"] if c["name"] == "worker"
+    ]
+    assert not see(made).lingers
+
+
 @pytest.mark.parametrize("code", [1, 137])
 def test_the_kernels_out_of_memory_killer_is_named_by_the_kubelet(code):
     replica = see(pod(terminated(code, reason="OOMKilled")))
