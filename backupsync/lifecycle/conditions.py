@@ -60,7 +60,8 @@ def _ready(draft: Draft) -> None:
     count = "; ".join(filter(None, (count, waiting)))
     if short(draft):
         reason = answer.phase if answer.phase not in _AT_WORK else "BelowQuorum"
-        said = f"{answer.message}; {waiting}" if answer.message and waiting else answer.message or count
+        # The aggregator's own words count seconds: an API object is not written for each.
+        said = count if draft.observed.pods else answer.message or count
         return draft.condition("Ready", "False", _why(stuck, reason), said)
     if answer.phase not in _AT_WORK:
         return draft.condition("Ready", "False", answer.phase, answer.message or count)

@@ -25,7 +25,7 @@ from backupsync.lifecycle.members import (
 )
 from backupsync.lifecycle.pending import watch_pending
 from backupsync.lifecycle.restarts import acquit, credit_commits, judge_workers
-from backupsync.lifecycle.types import JobStatus, MemberIntent, Observed, Plan
+from backupsync.lifecycle.types import JobStatus, Observed, Plan, ReplicaId
 from backupsync.spec import BackupSyncJob
 
 OURS = "backupsync.dev/operator"
@@ -87,9 +87,10 @@ def _take_in(draft: Draft) -> None:
     if last is not None and there and status.phase in ("Pending", "Running"):
         # Only while something runs: an engine that was itself away did not train.
         draft.update(active_seconds=status.active_seconds + max(0.0, draft.now - last))
+    seen = _seen(draft)
     draft.update(
         observed_at=draft.now,
-        members=tuple(structs.replace(m, seen=m.seen or _seen(draft, m)) for m in status.members),
+        members=tuple(structs.replace(m, seen=m.seen or id_of(m) in seen) for m in status.members),
         aggregator_seen=status.aggregator_seen or draft.answered or draft.aggregator_id in draft.replicas,
     )
     answer = draft.last_answer
@@ -98,13 +99,11 @@ def _take_in(draft: Draft) -> None:
         _judge_evaluation(draft, answer.evaluation_problem)
 
 
-def _seen(draft: Draft, member: MemberIntent) -> bool:
-    """Whether a member's replica was there once: it is now, or it had joined by the last written answer."""
+def _seen(draft: Draft) -> set[ReplicaId]:
+    """The workers that were there once: they are now, or had joined by the last answer that was written."""
     progress = draft.status.progress
-    joined = progress is not None and any(
-        (m.rank, m.attempt) == (member.rank, member.attempt) for m in progress.members
-    )
-    return joined or id_of(member) in draft.replicas
+    joined = () if progress is None else progress.members
+    return {*draft.replicas, *(ReplicaId("worker", m.rank, m.attempt) for m in joined)}
 
 
 def _kept(draft: Draft, answer: AggregatorStatus) -> AggregatorStatus:
