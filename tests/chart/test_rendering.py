@@ -55,6 +55,26 @@ def test_the_default_is_what_it_was(default):
     assert text == SNAPSHOT.read_text()
 
 
+@pytest.mark.parametrize(("version", "taken"), [("1.28.15", False), ("1.29.0", True), ("1.34.1-gke.7", True)])
+def test_a_cluster_that_is_too_old_is_refused(helm, version, taken):
+    try:
+        helm.template(None, "--kube-version", version)
+    except Refused as refused:
+        assert "chart requires kubeVersion: >=1.29.0-0" in str(refused)
+        assert not taken
+    else:
+        assert taken
+
+
+def test_the_packaged_chart_is_whole(helm, default, tmp_path):
+    helm.run("package", str(helm.chart), "--destination", str(tmp_path))
+    (package,) = tmp_path.glob("backupsync-*.tgz")
+    packaged = helm._replace(chart=package)
+    assert packaged.template() == default
+    with pytest.raises(Refused, match="additional properties"):
+        packaged.template({"misspelt": 1})
+
+
 # ---- what the operator is told
 
 
