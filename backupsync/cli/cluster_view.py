@@ -214,5 +214,11 @@ def _conditions(job: Job) -> RenderableType:
             continue
         bad = (condition.type, condition.status) in (("Failed", "True"), ("Accepted", "False"))
         head = Text(f"{condition.type}={condition.status}", style="bold red" if bad else "bold")
-        table.add_row(head, condition.reason, Text(condition.message, style="" if bad else "dim"))
+        message = Text(condition.message, style="" if bad else "dim")
+        if (condition.type, condition.status) == ("Accepted", "True"):
+            message.no_wrap, message.overflow = (
+                True,
+                "ellipsis",
+            )  # it goes without saying; `explain` has it all
+        table.add_row(head, condition.reason, message)
     return table
