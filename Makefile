@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chart-test test-all lint format images cluster cluster-down e2e e2e-full bench docs clean
+.PHONY: help setup demo test chart-test test-all lint format images cluster cluster-down e2e e2e-full bench bench-cluster docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ e2e-full: setup ## The same with every fault there is a test for
 
 bench: setup ## Measure iteration cost against PyTorch DDP over gloo, side by side
 	$(BIN)/python bench/bench.py --out bench/results
+
+bench-cluster: setup ## Measure jobs and operator on a Kubernetes of its own (needs what make cluster needs, and make images)
+	$(BIN)/python bench/cluster/bench.py $(ARGS)
 
 docs: setup ## Write the generated reference pages again, and the programs in the examples' manifests
 	$(BIN)/python -m backupsync.spec.reference

@@ -192,6 +192,7 @@ def _fakes(where: Place) -> Iterator[None]:
     run(["ip", "-n", node, "route", "replace", "local", PODS, "dev", "lo"])
     kubeconfig, lease = settings.kubeconfig, settings.clocks.lease_seconds
     kwok = [settings.bin / "kwok", f"--kubeconfig={kubeconfig}", "--manage-all-nodes=false", f"--cidr={PODS}"]
+    kwok += [f"--config={Path(__file__).with_name('stages.yaml')}"]
     kwok += [f"--manage-nodes-with-label-selector={jobs.FAKE_NODE}", f"--node-lease-duration-seconds={lease}"]
     stub = ["nsenter", f"--net=/run/netns/{node}", sys.executable, Path(__file__).with_name("stub.py")]
     stub += [settings.bin / "kubectl", kubeconfig]

@@ -7,21 +7,19 @@ them here.
 
 import argparse
 import asyncio
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from backupsync.control import AggregatorStatus, Desired, MemberStatus
 from backupsync.kube.names import HTTP_PORT
-from backupsync.launch import AggregatorLaunch
+from backupsync.launch import AGGREGATOR_VARIABLE, AggregatorLaunch
 
 RATE = 8.0
-TEMPLATE = (
-    r'{.metadata.uid}{"\t"}{.status.podIP}{"\t"}'
-    r'{.spec.containers[?(@.name=="aggregator")].env[?(@.name=="BACKUPSYNC_AGGREGATOR")].value}{"\n"}'
-)
 
 
 class Aggregator:
@@ -64,19 +62,30 @@ class Stub:
 
     def __init__(self) -> None:
         self.by_address: dict[str, Aggregator] = {}
+        self._seen: set[str] = set()
 
     async def follow(self, command: list[str]) -> None:
         """Take in the aggregators' pods as kubectl shows them; raises when it ends."""
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, limit=2**22)
         assert process.stdout is not None
-        seen: set[str] = set()
+        lines: list[bytes] = []
         async for line in process.stdout:
-            uid, address, launch = line.decode().rstrip("\n").split("\t", 2)
-            if address and launch and uid not in seen:
-                seen.add(uid)
-                told = msgspec.json.decode(launch.replace("$$", "$"), type=AggregatorLaunch)
-                self.by_address[address] = Aggregator(told)
+            lines.append(line)
+            if line == b"}\n":  # the end of one: what is inside is indented
+                self.take_in(json.loads(b"".join(lines)))
+                lines.clear()
         raise SystemExit("kubectl ended")
+
+    def take_in(self, pod: dict[str, Any]) -> None:
+        """Play this aggregator once it has an address."""
+        address, uid = pod["status"].get("podIP"), pod["metadata"]["uid"]
+        if not address or uid in self._seen:
+            return
+        self._seen.add(uid)
+        container = next(c for c in pod["spec"]["containers"] if c["name"] == "aggregator")
+        told = next(e["value"] for e in container["env"] if e["name"] == AGGREGATOR_VARIABLE)
+        launch = msgspec.json.decode(told.replace("$$", "$"), type=AggregatorLaunch)
+        self.by_address[address] = Aggregator(launch)
 
     def _asked(self, request: web.Request) -> Aggregator:
         transport = request.transport
@@ -109,8 +118,9 @@ async def serve(kubectl: str, kubeconfig: Path) -> None:
     await runner.setup()
     await web.TCPSite(runner, "0.0.0.0", HTTP_PORT, backlog=1024).start()
     selector = ["-A", "-l", "backupsync.dev/role=aggregator", "--field-selector", "spec.nodeName!="]
-    template = ["--watch", "-o", f"jsonpath={TEMPLATE}"]
-    await stub.follow([kubectl, f"--kubeconfig={kubeconfig}", "get", "pods", *selector, *template])
+    await stub.follow(
+        [kubectl, f"--kubeconfig={kubeconfig}", "get", "pods", *selector, "--watch", "-o", "json"]
+    )
 
 
 if __name__ == "__main__":
