@@ -97,8 +97,8 @@ class RunPolicy(SpecModel):
     """On a cluster: replicas on a node that is out of reach for this long are replaced, the old pods deleted
     by force."""
     pending_deadline_seconds: float = Field(default=3600.0, gt=0)
-    """On a cluster: the job fails when one of its pods cannot start for this long (unschedulable, image
-    missing)."""
+    """On a cluster: the job fails when training waits this long for pods that cannot start (unschedulable,
+    image missing)."""
 
 
 class SecuritySpec(SpecModel):
