@@ -183,10 +183,9 @@ def _row(member: Member, attempts: bool, nodes: bool, counters: list[str]) -> li
 
 def _aggregator(job: Job) -> Text:
     told = job.aggregator
-    ready = ("ready", "green") if told.ready else ("not ready", "dim" if job.finished else "yellow")
-    text = Text.assemble(("aggregator  ", "dim"), told.pod or f"epoch {told.epoch}", "  ")
+    text = Text.assemble(("aggregator  ", "dim"), told.pod or f"epoch {told.epoch}")
     if not job.finished:
-        text.append(*ready)
+        text.append(*(("  ready", "green") if told.ready else ("  not ready", "yellow")))
     if told.node:
         text.append(f"  on {told.node}", "dim")
     for name, value in (("crashes", told.crashes), ("losses", told.losses)):
