@@ -8,7 +8,8 @@ import yaml
 from safetensors.torch import load_file
 from torch import nn
 
-from support.job import Job, name_of
+from support.api import name_of
+from support.job import Job
 from support.manifest import merged
 from support.space import Space
 

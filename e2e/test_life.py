@@ -104,6 +104,33 @@ def test_a_job_created_suspended_has_no_pods_until_it_is_resumed(space: Space) -
 
 
 @pytest.mark.full
+def test_a_suspension_that_would_lose_everything_is_refused(space: Space) -> None:
+    job = space.start("restless", **endless())
+    job.wait_for_iteration(1)
+    job.patch(runPolicy={"suspend": True})
+    job.wait(lambda: job.told("SuspendRefused"))
+    job.wait_for_more(3)
+    assert job.state == "Running"
+    assert not job.holds("Suspended")
+
+
+@pytest.mark.full
+def test_finished_is_finished(space: Space) -> None:
+    job = space.start("over")
+    job.wait_until_succeeded()
+    wait(lambda: all(ended(pod) for pod in job.pods()), explain=job.explain)
+    completed = job.status["completionTime"]
+    for pod in job.pods():
+        space.api.delete("pod", space.name, name_of(pod))
+    job.patch(aggregation={"workers": 3})
+    wait(lambda: job.status["observedGeneration"] == 2 and not job.pods(), explain=job.explain)
+    after = space.start("after-it")  # the operator has had every occasion by the time this one is over
+    after.wait_until_succeeded()
+    assert job.pods() == []
+    assert (job.state, job.status["completionTime"]) == ("Succeeded", completed)
+
+
+@pytest.mark.full
 def test_two_jobs_train_at_once_and_know_nothing_of_each_other(space: Space) -> None:
     jobs = [space.start(name, training={"iterations": 60}) for name in ("castor", "pollux")]
     for job in jobs:

@@ -1,5 +1,7 @@
 """Nodes that crash or are cut off, with workers or with the aggregator on them."""
 
+from pathlib import Path
+
 import pytest
 
 from backupsync.trace import Resumed
@@ -110,14 +112,21 @@ def test_of_two_aggregators_only_the_one_in_office_trains_and_writes(space: Spac
     machine.cut(there)
 
     job.wait(lambda: (a := job.answer()) is not None and a.epoch == 2 and a.phase == "Training")
-    claims = {path.name: path.stat().st_mtime for path in folder.rglob("claims/epoch-*.json")}
-    assert set(claims) == {"epoch-00000001.json", "epoch-00000002.json"}
-    taken = claims["epoch-00000002.json"]
-    wait(lambda: not machine.containers_of(old, there), explain=job.explain)
+    claims = {path.name for path in folder.rglob("claims/epoch-*.json")}
+    assert claims == {"epoch-00000001.json", "epoch-00000002.json"}
+    published = checkpoints(folder, epoch=1)
+    later = set[str]()
+
+    def fenced() -> bool:
+        later.update(checkpoints(folder, epoch=1))
+        return not machine.containers_of(old, there)
+
+    wait(fenced, explain=job.explain)
+    assert "epoch 2 has been claimed; this aggregator's 1 may not write" in machine.log_of(old, there)
     machine.mend(there)
     job.wait_for_more(10)
-    for path in folder.rglob("checkpoint-*-epoch-00000001"):
-        assert path.stat().st_mtime <= taken, f"{path.name} was published by an aggregator out of office"
+    later.update(checkpoints(folder, epoch=1))
+    assert later <= published, "an aggregator out of office has published a checkpoint"
     second = read_directory(folder)[2]
     assert check_rounds(second) > 10
 
@@ -141,6 +150,11 @@ def test_a_job_deleted_while_its_node_is_lost_leaves_nothing(space: Space, machi
     assert left == []
     claims = [name_of(c) for c in space.api.list("claim", space.name)]
     assert claims == ["lost-and-deleted-checkpoint"], "the model is retained"
+
+
+def checkpoints(folder: Path, epoch: int) -> set[str]:
+    """Names of the checkpoints that an epoch has published and that are still there."""
+    return {path.name for path in folder.rglob(f"checkpoint-*-epoch-{epoch:08d}")}
 
 
 def _aggregator_on_the_victim(space: Space, machine: Machine, name: str, workers: Object) -> Job:

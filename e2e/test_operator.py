@@ -1,11 +1,13 @@
 """The operator is killed, handed over and upgraded while jobs start and train: nothing of them is lost."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 
 from support.api import Api, name_of
 from support.job import Job, alive, uids
+from support.machine import Machine
 from support.manifest import endless
 from support.operator import NAMESPACE, Operator
 from support.space import Space
@@ -14,11 +16,19 @@ from support.waiting import wait
 ROUNDS = 6
 
 
-def end(operator: Operator, api: Api) -> None:
-    """End the operator in office at once, without a word; a new pod follows without a backoff."""
-    pod = operator.active()
-    if pod is not None:
+@pytest.fixture
+def end(operator: Operator, api: Api, cluster_machine: Machine | None) -> Callable[[], None]:
+    """Ends the operator in office at once, without a word; a new pod follows without a backoff."""
+
+    def ended() -> None:
+        pod = operator.active()
+        if pod is None:
+            return
+        if cluster_machine is not None:
+            cluster_machine.kill(pod, "operator")
         api.delete("pod", NAMESPACE, name_of(pod), grace=0)
+
+    return ended
 
 
 def wait_for_pods(job: Job, count: int) -> None:
@@ -27,7 +37,7 @@ def wait_for_pods(job: Job, count: int) -> None:
 
 
 def test_an_operator_killed_again_and_again_loses_and_doubles_nothing(
-    space: Space, operator: Operator, api: Api
+    space: Space, operator: Operator, end: Callable[[], None]
 ) -> None:
     chance = random.Random(4)  # the same moments in every run, as far as a cluster has such a thing
     jobs: list[Job] = []
@@ -35,7 +45,7 @@ def test_an_operator_killed_again_and_again_loses_and_doubles_nothing(
         job = space.start(f"round-{number}", training={"iterations": 40})
         jobs.append(job)
         wait_for_pods(job, chance.randrange(0, 4))
-        end(operator, api)
+        end()
     for job in jobs:
         job.wait_until_succeeded(timeout=400)
     for job in jobs:
@@ -47,13 +57,13 @@ def test_an_operator_killed_again_and_again_loses_and_doubles_nothing(
 
 @pytest.mark.full
 def test_a_running_job_does_not_notice_that_the_operator_is_gone(
-    space: Space, operator: Operator, api: Api
+    space: Space, operator: Operator, end: Callable[[], None]
 ) -> None:
     job = space.start("undisturbed", **endless())
     job.wait_until_live(2)
     before = uids(job.pods())
     for _ in range(3):
-        end(operator, api)
+        end()
         job.wait_for_more(3)
         operator.wait_until_ready()
     assert uids(job.pods()) == before
@@ -62,7 +72,9 @@ def test_a_running_job_does_not_notice_that_the_operator_is_gone(
 
 
 @pytest.mark.full
-def test_a_second_operator_takes_over_when_the_first_dies(space: Space, operator: Operator, api: Api) -> None:
+def test_a_second_operator_takes_over_when_the_first_dies(
+    space: Space, operator: Operator, end: Callable[[], None]
+) -> None:
     job = space.start("handed-over", **endless())
     job.wait_until_live(2)
     before = uids(job.pods())
@@ -70,13 +82,13 @@ def test_a_second_operator_takes_over_when_the_first_dies(space: Space, operator
         operator.install("replicas=2")
         wait(lambda: len(operator.pods()) == 2, explain=operator.explain)
         first = operator.wait_until_ready()
-        end(operator, api)
+        end()
         wait(lambda: operator.holder() not in ("", name_of(first)), explain=operator.explain)
         second = operator.wait_until_ready()
         assert name_of(second) != name_of(first)
         victim = job.worker(0)
         assert victim is not None
-        api.delete("pod", space.name, name_of(victim))
+        space.api.delete("pod", space.name, name_of(victim))
         job.wait_until_replaced(victim)
         successor = job.worker(0)
         assert successor is not None
@@ -92,13 +104,18 @@ def test_an_upgraded_operator_restarts_no_pod(space: Space, operator: Operator) 
     before, images = job.pods(), job.status["images"]
     first = operator.wait_until_ready()
     try:
-        operator.install("podAnnotations.e2e=upgraded")
+        # Images that are nowhere: only a job that begins now would get them.
+        operator.install("podAnnotations.e2e=upgraded", "worker.image.tag=next", "aggregator.image.tag=next")
         second = operator.wait_until_ready()
         assert name_of(second) != name_of(first)
         progress = job.status["progress"]["iteration"]
         job.wait(lambda: job.status["progress"]["iteration"] > progress)
         job.wait_for_more(3)
         assert uids(job.pods()) == uids(before)
+        victim = job.worker(0)
+        assert victim is not None
+        space.api.delete("pod", space.name, name_of(victim))
+        job.wait_until_replaced(victim)
         assert job.status["images"] == images
     finally:
         operator.restore()

@@ -51,7 +51,8 @@ def test_a_running_job_is_written_for_its_progress_only(space: Space, operator: 
 
     assert versions(space) == before, "nothing else was written, and no Event was repeated"
     assert seen, "progress is written"
-    assert len(seen) <= WINDOW / float(operator.setting("PROGRESS_SECONDS")) + 1, "progress is written at a bounded rate"
+    most = WINDOW / float(operator.setting("PROGRESS_SECONDS")) + 1
+    assert len(seen) <= most, "progress is written at a bounded rate"
     iterations = [o["status"]["progress"]["iteration"] for o in seen]
     assert iterations == sorted(set(iterations)), "each write tells something new"
     for version in seen:

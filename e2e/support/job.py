@@ -150,7 +150,7 @@ class Job:
 
     def wait(
         self,
-        predicate: Callable[[], T],
+        predicate: Callable[[], T | None],
         *,
         failure: Callable[[], object] | None = None,
         timeout: float = PATIENCE,

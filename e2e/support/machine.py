@@ -87,8 +87,20 @@ class Machine:
         tasks = (line.split() for line in self._ctr(node, "tasks", "ls").splitlines()[1:])
         return {words[0] for words in tasks if words[-1] == "RUNNING"} & known
 
-    def _ctr(self, node: str, *arguments: str) -> str:
-        return str(self._cluster.node(node).run("ctr", "-n", "k8s.io", *arguments))
+    def log_of(self, pod: Object, node: str) -> str:
+        """What the containers of a pod have said, read off the node's disk."""
+        script = f"cat /var/log/pods/*_{pod['metadata']['uid']}/*/*.log"
+        return str(self._cluster.node(node).run("sh", "-c", script))
+
+    def kill(self, pod: Object, container: str) -> None:
+        """Kill the processes of a pod's container at once, as the kernel would."""
+        node, uid = str(pod["spec"]["nodeName"]), pod["metadata"]["uid"]
+        named = f'labels."io.kubernetes.pod.uid"=={uid},labels."io.kubernetes.container.name"=={container}'
+        for found in self._ctr(node, "containers", "ls", "-q", named).split():
+            self._ctr(node, "tasks", "kill", "--signal", "SIGKILL", found, check=False)
+
+    def _ctr(self, node: str, *arguments: str, check: bool = True) -> str:
+        return str(self._cluster.node(node).run("ctr", "-n", "k8s.io", *arguments, check=check))
 
     def _sound(self) -> bool:
         nodes = self._api.list("node")
