@@ -138,6 +138,8 @@ def test_silence_while_computing_is_nobodys_fault(aggregator, start, gate):
 def test_heartbeats_tell_a_working_thread_from_one_that_stands_still(aggregator, start, gate):
     worker = start(loss=gate.loss)
     aggregator.welcome()
+    while aggregator.receive(Heartbeat).phase != "waiting":
+        pass  # the small thread may speak before the working one has got that far
     waiting = [aggregator.receive(Heartbeat) for _ in range(3)]
     assert {h.phase for h in waiting} == {"waiting"}
     assert waiting[0].progress < waiting[1].progress < waiting[2].progress
