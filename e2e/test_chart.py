@@ -47,10 +47,12 @@ def crd(api: Api) -> Object:
 
 @pytest.fixture(scope="module")
 def rooms(api: Api) -> Iterator[list[str]]:
-    """Two namespaces for the two that everything.yaml names, team-a and team-b."""
+    """Two namespaces for the two that everything.yaml names; they warn of pods that are not `restricted`."""
     made = [f"e2e-{name}-{uuid.uuid4().hex[:6]}" for name in ("team-a", "team-b")]
     for name in made:
-        api.create("namespace", None, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        labels = {"pod-security.kubernetes.io/warn": "restricted"}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        api.create("namespace", None, body)
     yield made
     for name in made:
         api.delete("namespace", None, name)
