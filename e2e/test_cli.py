@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from backupsync.kube import names
 from support.api import Object, name_of
 from support.commands import Commands
+from support.machine import Machine
 from support.manifest import endless, job_manifest, on_node, pod_template, worker_template
 from support.space import SOURCES, Space
 from support.waiting import wait
@@ -177,6 +178,28 @@ def test_a_job_is_suspended_and_resumed_from_the_command_line(space: Space, run:
     assert job.wait_for_more() > before
     assert run("delete", "paused", "--checkpoints", "--wait", "--timeout", "120").code == 0
     assert space.api.find("claim", space.name, names.claim_name("paused")) is None
+
+
+@pytest.mark.full
+@pytest.mark.needs_own_cluster
+def test_waits_and_logs_outlast_a_restart_of_the_api_server(
+    space: Space, run: Commands, machine: Machine
+) -> None:
+    job = space.start("outlast", **endless())
+    waiting = run.start("wait", "outlast", "--for", "deleted")
+    follow = run.start("logs", "outlast", "--rank", "0", "--follow")
+    job.wait_until_live(2)
+    follow.wait_for_line('"attempt": 1')
+
+    machine.restart_api_server()
+
+    victim = job.worker(0)
+    assert victim is not None
+    space.api.delete("pod", space.name, name_of(victim))
+    follow.wait_for_line('"attempt": 2')
+    assert len(follow.lines) == len(set(follow.lines)), "no line came twice"
+    job.delete()
+    assert (waiting.end(), follow.end()) == (0, 0)
 
 
 @pytest.mark.full
