@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from backupsync.kube import names
 from backupsync.spec import ManifestError, parse_manifest
 from support.api import Api, ApiError, Object, path_of
 from support.manifest import merged
 from support.waiting import wait
 
+CRD = f"{names.PLURAL}.{names.GROUP}"
 ELSEWHERE = "example.com/nobody"
 SMALL: Object = {
     "apiVersion": "backupsync.dev/v1alpha1",
@@ -182,6 +184,14 @@ def test_what_a_job_keeps_for_life_cannot_be_changed(api: Api, namespace: str, j
     assert caught.value.code == 422
     assert f"spec.{path}: " in caught.value.message
     assert f"{path} cannot be changed once the job exists" in caught.value.message
+
+
+def test_everything_that_is_fixed_was_tried(api: Api) -> None:
+    found = yaml.safe_load(api.kubectl("get", "crd", CRD, "-o", "yaml"))
+    (version,) = found["spec"]["versions"]
+    rules = version["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]
+    paths = {rule["fieldPath"].removeprefix(".spec.") for rule in rules if "oldSelf" in rule["rule"]}
+    assert paths == FIXED.keys() | {"worker", "aggregator"}
 
 
 @pytest.mark.parametrize("spec", MOVABLE, ids=str)
