@@ -1,9 +1,9 @@
 """Control groups: one per cluster, with one per machine in it, so that its processes and pods can be weighed.
 
-In hierarchies of version 1 (also "hybrid") each controller has its own tree; version 2 has one tree.
+In hierarchies of version 1 (also "hybrid") each controller has its own tree; version 2 has one tree, where
+kubelet and runc pass on the controllers themselves, all the way down.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.errors import ClusterError
@@ -50,9 +50,6 @@ def _make(place: Path) -> Path:
     for file in ("cpuset.cpus", "cpuset.mems"):  # version 1 starts them empty, and lets nobody in
         if (place / file).exists() and not (place / file).read_text().strip():
             (place / file).write_text((parent / file).read_text())
-    if parent == ROOT and (ROOT / "cgroup.controllers").exists():
-        wanted = " ".join(f"+{name}" for name in (ROOT / "cgroup.controllers").read_text().split())
-        (place / "cgroup.subtree_control").write_text(wanted)
     return place
 
 
@@ -67,13 +64,3 @@ def remove(group: str) -> None:
 
     if any((top / group).exists() for top in trees()):
         until(removed, f"the control group {group} to be empty", timeout=20)
-
-
-def members(groups: Sequence[Path]) -> set[int]:
-    """Every process in these groups and the groups in them."""
-    return {
-        int(word)
-        for group in groups
-        for file in group.glob("**/cgroup.procs")
-        for word in file.read_text().split()
-    }

@@ -88,6 +88,8 @@ class Cluster(Faults):
             allow_watches()
             self.network.up()
             names = self.node_names() or [f"node{index + 1}" for index in range(count)]
+            for name in names:  # before any is made: an `up` that is killed is to be finished by the next
+                (self.settings.state / "nodes" / name).mkdir(parents=True, exist_ok=True)
             with ThreadPoolExecutor() as pool:
                 nodes = [pool.submit(self._switch_on, name, clock) for name in names]
                 self._start_control_plane(clock)

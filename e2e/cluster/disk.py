@@ -67,9 +67,13 @@ class Disk:
                 self._link(target)
 
     def _link(self, target: Path) -> None:
-        linked = ["--link"] if target.parent.stat().st_dev == self._place.stat().st_dev else []
-        run(["cp", "--archive", *linked, self._place, target], timeout=600)
+        # It gets its name when it is complete: nodes whose databases are still links would share them.
+        new = target.with_name("containerd.new")
+        shutil.rmtree(new, ignore_errors=True)
+        linked = ["--link"] if new.parent.stat().st_dev == self._place.stat().st_dev else []
+        run(["cp", "--archive", *linked, self._place, new], timeout=600)
         for database in self._place.glob("*/*.db"):
-            copy = target / database.relative_to(self._place)
+            copy = new / database.relative_to(self._place)
             copy.unlink()
             shutil.copy(database, copy)
+        new.rename(target)

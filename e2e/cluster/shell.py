@@ -3,6 +3,7 @@
 import fcntl
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -39,15 +40,18 @@ def run(
     return done.stdout
 
 
-def feed(command: Sequence[str | Path], write: Callable[[IO[bytes]], None]) -> None:
-    """Run a command on what `write` writes into its standard input."""
+def feed(command: Sequence[str | Path], write: Callable[[IO[bytes]], None], *, timeout: float = 900) -> None:
+    """Run a command on what `write` writes into its standard input; it is killed after `timeout` seconds."""
     line = [str(word) for word in command]
     with tempfile.TemporaryFile() as said:
         running = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=said, stderr=said)
+        alarm = threading.Timer(timeout, running.kill)
+        alarm.start()
         with running:
             assert running.stdin is not None
             with suppress(BrokenPipeError):  # it ended early: its exit code says more
                 write(running.stdin)
+        alarm.cancel()
         if running.returncode:
             said.seek(0)
             text = said.read().decode(errors="replace").strip()[-2000:]

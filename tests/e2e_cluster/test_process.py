@@ -73,6 +73,8 @@ def test_a_command_is_fed():
     feed(["sh", "-c", 'test "$(cat)" = bread'], lambda pipe: pipe.write(b"bread"))
     with pytest.raises(ClusterError, match="ended with 4: full"):
         feed(["sh", "-c", "echo full; exit 4"], lambda pipe: pipe.write(b"x" * 1_000_000))
+    with pytest.raises(ClusterError, match="ended with -9"):
+        feed(["sleep", "600"], lambda pipe: None, timeout=0.1)
 
 
 def test_waiting_in_vain_says_for_what_and_what_was_wrong():
