@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from backupsync.errors import BackupSyncError
@@ -59,6 +59,8 @@ class Operator:
         self._poll_seconds, self._aggregator_port = poll_seconds, aggregator_port
         self.metrics, self.health, self.queue, self.store = Metrics(), Health(), Queue(), Store()
         self.http = HttpServer(self.health, self.metrics)
+        self.sweep_soon: Callable[[], None] = lambda: None
+        """Have everything listed soon, as after a watch that was set up anew."""
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -110,6 +112,7 @@ class Operator:
         sweep = Sweep(api, self.store, Children(api, self.store, key), self.queue, settings.namespaces)
         informers = Informers(self.store, self.queue, self.metrics, self._login, settings.namespaces)
         informers.relisted, informers.started = sweep.hint, self._listen
+        self.sweep_soon = sweep.hint
         self._watch_health(workers, lease)
         parts = {
             "lease": lease.hold(),

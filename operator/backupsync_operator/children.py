@@ -14,10 +14,12 @@ from backupsync_operator import render
 from backupsync_operator.api import AlreadyExists, Api, Conflict, Invalid, NotFound, Object
 from backupsync_operator.cr_status import difference
 from backupsync_operator.keys import job_key
-from backupsync_operator.kinds import BUDGETS, CLAIMS, SECRETS, Kind, kind_of
+from backupsync_operator.kinds import BUDGETS, CLAIMS, PODS, SECRETS, Kind, kind_of
 from backupsync_operator.record import Record
 from backupsync_operator.store import Store
 
+SECRET_SECONDS: Final = 600.0
+"""How long the key's Secret is trusted to be there: it may not be read, so it is made again to find out."""
 AT_ONCE: Final = 8
 """Pods of one job created, or deleted, at the same time."""
 
@@ -55,10 +57,7 @@ class Children:
 
         Raises ApiError for a failure that may pass.
         """
-        if not record.secret_made:
-            key = job_key(self._key, record.uid).hex()
-            await self._create(record, render.secret(context, key))
-            record.secret_made = True
+        await self._see_to_secret(record, context)
         # After a refusal one pod alone is tried, not a volley.
         gate = asyncio.Semaphore(1 if record.rejected else AT_ONCE)
         refused: list[Rejection] = []
@@ -76,6 +75,15 @@ class Children:
             if isinstance(failure, BaseException) and not refused:
                 raise failure
         return tuple(refused)
+
+    async def _see_to_secret(self, record: Record, context: render.JobContext) -> None:
+        """Have the key's Secret, which nobody may read: made before the first pod, and again now and then."""
+        now = asyncio.get_running_loop().time()
+        if record.secret_at is None and self._store.owned(PODS, record.key, record.uid):
+            record.secret_at = now
+        if record.secret_at is None or now > record.secret_at + SECRET_SECONDS:
+            await self._create(record, render.secret(context, job_key(self._key, record.uid).hex()))
+            record.secret_at = now
 
     async def delete(self, kind: Kind, held: Object, grace_seconds: float | None = None) -> None:
         """Delete an object that the store holds; gone is gone. Raises ApiError."""

@@ -46,7 +46,8 @@ class Record:
         """The memory of the last plan: what it holds beyond `written` is found out again by looking."""
         self.view: View | None = None
         self.lock = asyncio.Lock()
-        self.secret_made = False
+        self.secret_at: float | None = None
+        """Loop time at which the key's Secret was last seen to."""
         self.generation = 0
         """metadata.generation last planned for."""
         self.rejections: tuple[Rejection, ...] = ()

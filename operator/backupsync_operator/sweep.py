@@ -6,6 +6,7 @@ but on a lost node nobody confirms their end: those are deleted by force.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -59,7 +60,8 @@ class Sweep:
         loop = asyncio.get_running_loop()
         listed = loop.time()
         while True:
-            await asyncio.sleep(self._seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hint.wait(), self._seconds)
             try:
                 if self._hint.is_set() or loop.time() > listed + LIST_SECONDS:
                     self._hint.clear()

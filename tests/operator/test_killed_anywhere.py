@@ -92,9 +92,9 @@ async def disturbed(cluster: Cluster, patience: int, moment: str) -> tuple[dict[
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    # Every operator first writes its own term into the status: one step further is the next write.
+    # Two writes come before a step ahead: the operator's term in the status, and the Secret it may not read.
     ("patience", "moment"),
-    [(2, "after"), (3, "before"), (3, "after"), (5, "before")],
+    [(3, "after"), (4, "before"), (4, "after"), (6, "before")],
 )
 def test_killed_at_any_write_it_brings_about_the_same_objects(
     run: Callable[..., Any], patience: int, moment: str

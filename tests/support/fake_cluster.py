@@ -127,10 +127,13 @@ class Kubelet:
     async def _run(self) -> None:
         while True:
             if not self.stopped:
-                for pod in self.api.all("pods"):
+                for pod in self._ours():
                     await self._tend(pod)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.api.next_change(), 0.1)
+
+    def _ours(self) -> list[Object]:
+        return [pod for pod in self.api.all("pods") if names.ROLE_LABEL in pod["metadata"].get("labels", {})]
 
     async def _tend(self, pod: Object) -> None:
         meta, status = pod["metadata"], pod.get("status") or {}
@@ -143,10 +146,13 @@ class Kubelet:
             await self.exit(meta["name"], 0)
 
     def _over(self, pod: Object) -> bool:
-        """Aggregators end once their end was seen, workers once their aggregator says so."""
-        uid = pod["metadata"]["labels"][names.UID_LABEL]
-        ours = [a for a in self.aggregators.values() if a.launch["uid"] == uid]
-        return bool(ours) and max(ours, key=lambda a: int(a.launch["epoch"])).end_seen
+        """Aggregators end once their end was seen, workers once the aggregator that had let them in does."""
+        labels = pod["metadata"]["labels"]
+        if labels[names.ROLE_LABEL] == "aggregator":
+            return self.aggregators[pod["status"]["podIP"]].end_seen
+        ours = (a for a in self.aggregators.values() if a.launch["uid"] == labels[names.UID_LABEL])
+        pair = int(labels[names.RANK_LABEL]), int(labels[names.ATTEMPT_LABEL])
+        return any(a.end_seen and pair in {(m.rank, m.attempt) for m in a.desired.members} for a in ours)
 
     async def _start(self, pod: Object) -> None:
         meta = pod["metadata"]
@@ -175,7 +181,7 @@ class Kubelet:
     async def _status(self, request: web.Request) -> web.Response:
         aggregator = self._asked(request)
         running = set()
-        for pod in self.api.all("pods"):
+        for pod in self._ours():
             labels = pod["metadata"]["labels"]
             ours = (
                 labels[names.UID_LABEL] == aggregator.launch["uid"] and labels[names.ROLE_LABEL] == "worker"

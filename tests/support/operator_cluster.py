@@ -14,7 +14,7 @@ from kubernetes.aio.client import Configuration
 from backupsync_operator.app import Operator
 from backupsync_operator.settings import Settings
 
-DEADLINE = 120.0
+DEADLINE = 60.0
 
 
 def settings(**changes: Any) -> Settings:
