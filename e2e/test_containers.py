@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from backupsync.control import AggregatorStatus, Desired, DesiredMember
 from backupsync.exits import Exit
@@ -13,6 +14,8 @@ from support.job import Job
 from support.manifest import endless
 from support.space import Space
 from support.waiting import wait
+
+pytestmark = pytest.mark.full
 
 STRANGE_UID = 1234567
 """A uid that no image knows, as clusters assign them that choose one per namespace."""
