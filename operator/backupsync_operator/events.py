@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 class Events:
     """Writes events, one after the other, beside whatever else goes on."""
 
-    def __init__(self, api: Api, instance: str) -> None:
-        self._api, self._instance = api, instance
+    def __init__(self, api: Api, instance: str, *, repeat_seconds: float = REPEAT_SECONDS) -> None:
+        self._api, self._instance, self._pause = api, instance, repeat_seconds
         self._queue: asyncio.Queue[Object] = asyncio.Queue(maxsize=1000)
         self._counts: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
@@ -86,7 +86,7 @@ class Events:
     async def _write(self, event: Object) -> None:
         name, now = event["metadata"]["name"], asyncio.get_running_loop().time()
         count, at = self._counts.get(name, (0, 0.0))
-        if count and now < at + REPEAT_SECONDS:
+        if count and now < at + self._pause:
             return
         if count == 0 or not await self._repeat(event, count + 1):
             count = await self._create(event)

@@ -44,7 +44,9 @@ class HttpServer:
         application.router.add_get("/metrics", self._exposition)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, None, port, reuse_address=True)
+        # IPv4 and IPv6 both, unless a free port is asked for: those of the two would differ.
+        host = None if port else "127.0.0.1"
+        site = web.TCPSite(self._runner, host, port, reuse_address=True)
         await site.start()
         self.port = int(self._runner.addresses[0][1])
 

@@ -108,6 +108,24 @@ class _NotTheirs(frozenset["asyncio.Task[Any]"]):
         return True
 
 
+class _NoComparison(kopf.DiffBaseStorage):
+    """Nothing is compared, as no handler asks what has changed: kopf would copy each object at each event."""
+
+    def build(
+        self,
+        *,
+        body: kopf.Body,  # noqa: ARG002
+        extra_fields: Iterable[Any] | None = None,  # noqa: ARG002
+    ) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:  # noqa: ARG002
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        pass
+
+
 def informer_settings() -> kopf.OperatorSettings:
     """Kopf's settings: a quiet informer that notices a dead watch."""
     settings = kopf.OperatorSettings()
@@ -124,7 +142,7 @@ def informer_settings() -> kopf.OperatorSettings:
     # Never used, as no handler of ours needs them; but never somebody else's either.
     settings.persistence.finalizer = f"{PREFIX}/never"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=PREFIX)
+    settings.persistence.diffbase_storage = _NoComparison()
     for kind in CHILDREN:
         settings.watching.label_selectors[kind.group, kind.version, kind.plural] = SELECTOR
     logging.getLogger("kopf").setLevel(logging.WARNING)
