@@ -47,6 +47,8 @@ def complete(
     made["ports"] = _ports(context, role, container.get("ports") or [])
     made["volumeMounts"] = _mounts(context, role, container.get("volumeMounts") or [])
     made["securityContext"] = _security(container.get("securityContext") or {}, pod_spec)
+    if role == "worker" and any(_holds_program(m) for m in container.get("volumeMounts") or ()):
+        made.setdefault("workingDir", names.PROGRAM_DIRECTORY)
     if role == "aggregator":
         for name, probe in _probes().items():
             made.setdefault(name, probe)
@@ -84,6 +86,11 @@ def _mounts(context: JobContext, role: Role, given: list[dict[str, Any]]) -> lis
     if not any(_path(m) == "/tmp" for m in kept):  # noqa: S108  a mount point
         ours.append({"name": _TMP, "mountPath": "/tmp"})  # noqa: S108
     return [*kept, *ours]
+
+
+def _holds_program(mount: dict[str, Any]) -> bool:
+    """Whether the program is mounted here: then it is looked for here, whatever the image says."""
+    return f"{_path(mount)}/".startswith(f"{names.PROGRAM_DIRECTORY}/")
 
 
 def _path(mount: dict[str, Any]) -> str:
