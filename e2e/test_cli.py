@@ -125,7 +125,7 @@ def test_what_keeps_a_pod_from_running_is_explained(space: Space, run: Commands)
     def told() -> str:
         return run("explain", "stuck").out
 
-    wait(lambda: "pod stuck-worker-0-1: Pending: Unschedulable: " in told(), explain=told)
+    wait(lambda: "pod stuck-worker-0-1 and 1 more: Pending: Unschedulable: " in told(), explain=told)
     assert "condition Ready=False" in told()
     lost = run("logs", "stuck", "--rank", "0")
     assert lost.code == 2

@@ -14,6 +14,9 @@ from rich.text import Text
 from backupsync.cli.cluster_view import event_line, job_line, render_job
 from backupsync.cluster import Client, Event, Forbidden, Job, Unreachable
 
+ENDED: Final = 1
+"""Exit code: the job failed, or what was waited for can no longer happen."""
+
 _EVERY_SECONDS: Final = 1.0
 _LINE_SECONDS: Final = 2.0
 _PATIENCE_SECONDS: Final = 120.0

@@ -11,6 +11,7 @@ from backupsync.cli import cluster_jobs, local_jobs
 from backupsync.cli.answers import local_event, print_json, print_reasons, print_structures
 from backupsync.cli.cluster_view import event_line as cluster_line
 from backupsync.cli.cluster_view import render_job, render_jobs
+from backupsync.cli.follow import ENDED, follow_job
 from backupsync.cli.log_output import LogChoice, print_cluster_logs, print_local_logs
 from backupsync.cli.options import JobName, Output, OutputOption
 from backupsync.cli.target import Local, Target, targeted
@@ -49,9 +50,25 @@ def list_jobs(
 
 
 @targeted
-def status(target: Target, job: JobName, output: OutputOption = Output.TEXT) -> None:
+def status(
+    target: Target,
+    job: JobName,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow",
+            "-f",
+            help="On a cluster: show it until it ends; exit with 0 if it succeeds, with 1 if it fails.",
+        ),
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
     """Show how the job stands."""
     if isinstance(target, Local):
+        if follow:
+            raise BackupSyncError(
+                "status: --follow is for clusters; `backupsync run` shows a local job itself"
+            )
         directory = target.job(job)
         current, pid = directory.read_status(), directory.lock.holder()
         if output is Output.JSON:
@@ -63,11 +80,13 @@ def status(target: Target, job: JobName, output: OutputOption = Output.TEXT) -> 
             Console().print(render_status(directory.read_job(), current, pid))
         return
     with target.client() as client:
-        found = client.get(job)
+        found = follow_job(client, job) if follow else client.get(job)
     if output is Output.JSON:
         print_structures(found)
     else:
         Console(highlight=False).print(render_job(found))
+    if follow and found.state != "Succeeded":
+        raise typer.Exit(ENDED)
 
 
 @targeted

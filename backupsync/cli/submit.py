@@ -9,7 +9,7 @@ import typer
 from backupsync.cli.answers import print_json, print_structures
 from backupsync.cli.boundary import say
 from backupsync.cli.cluster_view import job_line
-from backupsync.cli.follow import follow_job
+from backupsync.cli.follow import ENDED, follow_job
 from backupsync.cli.options import JobName, Manifest, Output, OutputOption
 from backupsync.cli.target import Cluster, on_cluster
 from backupsync.cluster import Client, Ended, Job, TimedOut
@@ -17,8 +17,6 @@ from backupsync.cluster.submission import read_submission
 from backupsync.cluster.waiting import UNTIL, why
 from backupsync.errors import BackupSyncError
 
-ENDED: Final = 1
-"""Exit code: the job failed, or what was waited for can no longer happen."""
 TIMED_OUT: Final = 124
 """Exit code: not in time, as timeout(1) has it."""
 
@@ -146,7 +144,7 @@ def _follow(client: Client, job: Job, target: Cluster) -> Job:
         ended = follow_job(client, job.name)
     except KeyboardInterrupt:
         again = _again(target, job)
-        say(f"job {job.name}: goes on; look at it with `backupsync status {job.name} {again}`")
+        say(f"job {job.name}: goes on; look at it with `backupsync status {job.name} -f {again}`")
         raise
     say(f"{job_line(ended)}{why(ended)}")
     return ended

@@ -67,7 +67,8 @@ _KINDS: dict[int, type[ClusterError]] = {
 }
 _REMEDIES = {
     401: "log in again, or check the user of this context (`kubectl auth whoami`)",
-    403: "ask for the role `backupsync-edit` in this namespace (see `kubectl auth can-i --list`)",
+    403: "ask for the role `edit` in this namespace, to which the operator's chart adds its jobs "
+    "(`kubectl auth can-i --list` shows what you may)",
 }
 
 

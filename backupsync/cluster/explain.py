@@ -21,14 +21,17 @@ def reasons_of(connection: Connection, job: Job) -> list[str]:
     """Return the reasons in lines, the most telling first."""
     lines = list(said_by_status(job, datetime.now(UTC)))
     try:
-        pods = list_pods(connection, job.namespace, job.name)
-        lines += said_by_pods(pods)
+        lines += said_by_pods(list_pods(connection, job.namespace, job.name))
     except Forbidden as error:
         lines.append(f"pods cannot be looked at: {error}")
     try:
-        lines += said_by_events(events_of(connection, job))
+        events = events_of(connection, job)
+        lines += said_by_events(
+            [event for event in events if not any(event.message in line for line in lines)]
+        )
     except Forbidden as error:
         lines.append(f"events cannot be looked at: {error}")
+    lines += [f"operator: {decision.text}" for decision in job.decisions[-_DECISIONS:]]
     return lines
 
 
@@ -50,25 +53,36 @@ def said_by_status(job: Job, now: datetime) -> Iterator[str]:
     if job.suspend:
         yield f"spec.runPolicy.suspend is true: go on with `backupsync resume {job.name} --cluster`"
     yield from _histories(job)
-    for decision in job.decisions[-_DECISIONS:]:
-        yield f"operator: {decision.text}"
 
 
 def said_by_pods(pods: Sequence[tuple[ReplicaId, Pod]]) -> Iterator[str]:
-    """Yield what is wrong with the newest pod of each rank."""
+    """Yield what is wrong with the newest pod of each rank, the same of several but once."""
     newest = {(replica.role, replica.rank): (replica, pod) for replica, pod in pods}
+    problems: dict[str, list[str]] = {}
     for replica, pod in newest.values():
         state = state_of(replica, pod)
         if state.problem:
-            yield f"pod {pod['metadata']['name']}: {state.phase}: {state.problem}"
+            problems.setdefault(f"{state.phase}: {state.problem}", []).append(pod["metadata"]["name"])
+    for problem, names_of in problems.items():
+        yield f"pod {_together(names_of)}: {problem}"
 
 
 def said_by_events(events: Sequence[Event]) -> Iterator[str]:
-    """Yield the newest warnings."""
+    """Yield the newest warnings, the same of several objects but once."""
     warnings = [e for e in events if e.kind == "Warning" and not e.message.startswith("Startup probe")]
-    for event in warnings[-_WARNINGS:]:
-        many = f" ({event.count}×)" if event.count > 1 else ""
-        yield f"event {event.object}: {event.reason}: {event.message}{many}"
+    same: dict[tuple[str, str], list[Event]] = {}
+    for event in warnings:
+        same.setdefault((event.reason, event.message), []).append(event)
+    for (reason, message), found in list(same.items())[-_WARNINGS:]:
+        count = sum(event.count for event in found)
+        many = f" ({count}×)" if count > 1 else ""
+        about = _together(list(dict.fromkeys(event.object for event in found)))
+        yield f"event {about}: {reason}: {message}{many}"
+
+
+def _together(objects: Sequence[str]) -> str:
+    first, *others = objects
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _histories(job: Job) -> Iterator[str]:

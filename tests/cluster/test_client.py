@@ -14,6 +14,7 @@ from backupsync.cluster import (
     NotInstalled,
     TimedOut,
     Unreachable,
+    connection,
 )
 from backupsync.cluster.types import job_of
 
@@ -48,6 +49,23 @@ def test_several_kubeconfigs_are_merged(kubeconfig, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", f"{kubeconfig}:{other}:{tmp_path / 'missing'}")
     with Client(context="second") as client:
         assert client.namespace == "second"
+
+
+def test_a_pod_without_kubeconfig_uses_its_service_account(fake, tmp_path, monkeypatch):
+    from kubernetes.config import incluster_config
+
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    for name, text in (("token", "secret"), ("namespace", "team\n"), ("ca.crt", "x")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(connection, "_SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    with Client() as client:
+        assert (client.context, client.namespace) == ("in-cluster", "team")
+    with pytest.raises(ClusterError, match="there is no such file"):
+        Client(context="named")
 
 
 def test_a_job_is_read_with_all_that_is_told(client, fake):
@@ -150,7 +168,7 @@ def test_deleting_waits_for_the_last_pod(client, fake):
     ("code", "reason", "kind", "said"),
     [
         (401, "Unauthorized", Forbidden, "log in again"),
-        (403, "Forbidden", Forbidden, "backupsync-edit"),
+        (403, "Forbidden", Forbidden, "ask for the role `edit`"),
         (409, "Conflict", Conflict, "the message"),
         (422, "Invalid", Invalid, "the message"),
         (429, "TooManyRequests", Unreachable, "try again in a moment"),

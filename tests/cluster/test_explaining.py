@@ -47,7 +47,7 @@ def test_a_change_that_is_not_taken_up_yet_is_told():
     assert "the operator has not taken up the newest change yet (generation 2)" in lines
 
 
-def test_conditions_counters_and_decisions_are_told():
+def test_conditions_counters_and_decisions_are_told(client, fake):
     told = job_object(
         "Running",
         conditions=[{"type": "Ready", "status": "False", "reason": "BelowQuorum", "message": "1 of 2"}],
@@ -55,7 +55,8 @@ def test_conditions_counters_and_decisions_are_told():
         decisions=[{"text": f"decision {i}"} for i in range(12)],
         aggregator={"epoch": 2, "crashes": 1},
     )
-    lines = list(said_by_status(job_of(told), NOW))
+    fake.put(JOB, told)
+    lines = client.explain("digits")
     assert "condition Ready=False (BelowQuorum): 1 of 2" in lines
     assert "worker 1 (now digits-worker-1-4): 3 crashes, 2 crashes in a row without a gradient" in lines
     assert "aggregator: 1 crashes in a row, 0 losses" in lines
@@ -107,6 +108,23 @@ def test_only_the_newest_pod_of_a_rank_is_told_of():
     pods = [(ReplicaId("worker", 0, 1), old), (ReplicaId("worker", 0, 2), new)]
     assert list(said_by_pods(pods)) == []
     assert list(said_by_pods(pods[:1])) == ["pod digits-worker-0-1: Failed: Error (exit code 1)"]
+
+
+def test_what_is_the_same_of_several_pods_is_told_once(client, fake):
+    fake.put(JOB, job_object("Pending"))
+    for rank in range(3):
+        stuck = {"status": {"phase": "Pending", "conditions": UNSCHEDULABLE["conditions"]}}
+        fake.put(pod_path(rank=rank), pod_object(rank=rank, state="waiting") | stuck)
+        told = event(
+            "Pod", f"digits-worker-{rank}-1", "FailedScheduling", type="Warning", message="0/2 nodes"
+        )
+        fake.put(f"{EVENTS}/e{rank}", told)
+        other = event("Pod", f"digits-worker-{rank}-1", "BackOff", type="Warning", message="again", count=2)
+        fake.put(f"{EVENTS}/f{rank}", other)
+    assert client.explain("digits")[1:] == [
+        "pod digits-worker-0-1 and 2 more: Pending: Unschedulable: 0/2 nodes",
+        "event Pod/digits-worker-0-1 and 2 more: BackOff: again (6×)",
+    ], "what the pods say the events need not repeat"
 
 
 def test_a_sidecar_does_not_keep_a_pod_from_having_ended():
