@@ -75,6 +75,7 @@ def test_a_job_is_submitted_with_its_program_followed_and_its_model_fetched(
     wait(lambda: space.api.find("configmap", space.name, names.program_name("packed")) is None)
 
 
+@pytest.mark.full
 def test_waiting_tells_success_failure_and_time_apart(space: Space, run: Commands) -> None:
     space.start("quick")
     space.start("wrong", program={"entrypoint": "linear:Nowhere"})
@@ -133,6 +134,7 @@ def test_what_keeps_a_pod_from_running_is_explained(space: Space, run: Commands)
     assert "--follow waits for it" in lost.err
 
 
+@pytest.mark.full
 def test_a_size_the_api_server_refuses_is_said_in_its_words(space: Space, run: Commands) -> None:
     job = space.start("sized", **endless())
     done = run("scale", "sized", "--workers", "0")
@@ -146,6 +148,7 @@ def test_a_size_the_api_server_refuses_is_said_in_its_words(space: Space, run: C
     job.wait(lambda: (answer := job.answer()) is not None and (answer.required, answer.backups) == (1, 1))
 
 
+@pytest.mark.full
 def test_a_running_jobs_newest_checkpoint_is_a_model(space: Space, run: Commands) -> None:
     job = space.start("underway", **endless(), checkpoint={"everyIterations": 2})
     job.wait_for_iteration(2)
