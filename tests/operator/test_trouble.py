@@ -217,8 +217,12 @@ def test_a_standby_is_ready_and_idle_and_goes_on_where_the_active_one_ended(run:
         await cluster.api.put("backupsyncjobs", job(**forever()))
         await cluster.until("training", lambda: cluster.state() == "Running")
         standby = cluster.start(identity="b", lease_seconds=2.0)
-        await cluster.until("the standby is ready", lambda: standby.http.port)
-        assert standby.health.problems(standby.health.ready) == []
+
+        def ready() -> bool:
+            checks = standby.health.ready
+            return bool(checks) and standby.health.problems(checks) == []
+
+        await cluster.until("the standby is ready", ready)
         assert not standby.store.jobs
         term = first.metrics.read("backupsync_operator_term")
         await cluster.stop(first)
