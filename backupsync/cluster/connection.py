@@ -47,9 +47,10 @@ class Connection:
         of the API server, in seconds. Raises ClusterError; no request is made yet.
         """
         try:
+            import urllib3  # noqa: PLC0415
             from kubernetes import client  # noqa: PLC0415
         except ModuleNotFoundError as error:
-            if error.name != "kubernetes":
+            if error.name not in ("kubernetes", "urllib3"):
                 raise
             raise ClusterError(
                 "the cluster's client is not installed: pip install 'backupsync[cluster]' "
@@ -64,6 +65,9 @@ class Connection:
         self.host: str = configuration.host
         self._configuration = configuration
         configuration.connection_pool_maxsize = _CONNECTIONS
+        configuration.keep_alive = True  # a followed log may be silent for hours, and its connection cut
+        if not configuration.verify_ssl:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the kubeconfig wants it so
         self._client: Any = client.ApiClient(configuration)
         self._client.user_agent = FIELD_MANAGER
 
