@@ -59,6 +59,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.failed:
         item.stash[_failed] = True
+        folder = OUT / item.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{report.when}.txt").write_text(report.longreprtext)
     if report.skipped and os.environ.get("E2E_CLUSTER") and item.get_closest_marker(OWN):
         item.config.stash[_wrongly_skipped].append(item.nodeid)
     seconds = item.config.stash[_seconds]

@@ -171,7 +171,7 @@ def _pytest(options: argparse.Namespace) -> int:
         str(E2E / "pytest.ini"),
         f"--junitxml={OUT / 'junit.xml'}",
     ]
-    command += [f"--rootdir={E2E}", "--durations=0", *_tier(options), *options.pytest]
+    command += [f"--rootdir={E2E}", "--tb=short", "--durations=0", "-v", *_tier(options), *options.pytest]
     with subprocess.Popen(command, cwd=E2E) as running:
         try:
             return running.wait()

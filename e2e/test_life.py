@@ -62,10 +62,9 @@ def test_n_and_b_change_live_and_no_other_pod_restarts(space: Space) -> None:
     job.wait(lambda: {rank_of(p) for p in job.pods("worker") if alive(p)} == {0, 1, 2})
     assert first <= uids(job.pods()), "ranks that stayed were left alone"
     job.wait_for_more(5)
-    trace = read_traces(job)[1]
-    sizes = [(line.required, line.backups) for line in trace if isinstance(line, Resized)]
-    assert sizes == [(3, 1), (3, 0)]
-    assert check_rounds(trace) > 0
+    job.wait(lambda: len(sizes(job)) == 2)  # the trace is written once a second
+    assert sizes(job) == [(3, 1), (3, 0)]
+    assert check_rounds(read_traces(job)[1]) > 0
 
 
 def test_a_suspended_job_has_no_pods_and_resumes_from_its_checkpoint(space: Space) -> None:
@@ -191,6 +190,11 @@ def test_the_retained_model_is_whole_and_a_new_job_of_the_name_leaves_it_alone(s
     if space.volumes.reachable:
         models = list(space.volumes.directory("kept").rglob("model.safetensors"))
         assert len(models) == 2, "each in a directory of its own"
+
+
+def sizes(job: Job) -> list[tuple[int, int]]:
+    """N and b as they were changed, by the trace."""
+    return [(line.required, line.backups) for line in read_traces(job)[1] if isinstance(line, Resized)]
 
 
 def ended(pod: Object) -> bool:

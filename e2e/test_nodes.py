@@ -95,10 +95,10 @@ def test_an_aggregator_on_a_crashed_node_resumes_elsewhere(space: Space, machine
     pod = job.aggregator()
     assert pod is not None
     assert pod["spec"]["nodeName"] == safe
+    job.wait(lambda: check_rounds(read_traces(job)[2]) > 0)
     second = read_traces(job)[2]
     resumed = next(line for line in second if isinstance(line, Resumed))
     assert before - 10 <= resumed.iteration
-    assert check_rounds(second) > 0
 
 
 @pytest.mark.full
