@@ -112,7 +112,7 @@ def stop_old_aggregators(draft: Draft) -> None:
     """Stop aggregators of earlier epochs: workers refuse them, and so does the checkpoint directory."""
     for replica in draft.there("aggregator"):
         if replica.id != draft.aggregator_id:
-            draft.stop(replica, f"epoch {draft.status.aggregator_attempt} is in office")
+            draft.stop(replica, f"epoch {draft.status.aggregator_attempt} is in office", grace_seconds=0.0)
 
 
 def _credit_progress(draft: Draft) -> None:
@@ -168,7 +168,6 @@ def _watch_silence(draft: Draft, replica: Replica) -> None:
     elif not can_lose(draft):
         draft.note(f"{name_of(replica.id)} does not answer, yet with no checkpoint ending it would lose all")
     else:
-        draft.stop(replica, f"it did not answer for {patience:g} s", grace_seconds=0.0)
         _end(draft, "hung", f"no answer for more than {patience:g} s", "crash")
 
 

@@ -160,14 +160,18 @@ def start_missing(draft: Draft) -> None:
 def stop_unwanted(draft: Draft) -> None:
     """Stop workers that are no members; ranks that vanished only once the aggregator has let them go."""
     wanted = {id_of(member) for member in draft.status.members}
+    answer = draft.aggregator
+    lost = {(m.rank, m.attempt) for m in (answer.members if answer else ()) if m.state == "Lost"}
     for replica in draft.there("worker"):
         if replica.id in wanted:
             continue
         vanished = replica.id.rank >= draft.spec.aggregation.total
-        if vanished and draft.aggregator is not None and not draft.echoed:
+        if vanished and answer is not None and not draft.echoed:
             draft.note(f"{name_of(replica.id)} stays until the aggregator has let it go")
         else:
-            draft.stop(replica, "its rank is gone" if vanished else "another attempt has its place")
+            reason = "its rank is gone" if vanished else "another attempt has its place"
+            # One that is frozen, or cut off, would not hear a polite request.
+            draft.stop(replica, reason, 0.0 if (replica.id.rank, replica.id.attempt) in lost else 10.0)
 
 
 def tidy(draft: Draft) -> None:

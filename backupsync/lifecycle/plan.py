@@ -87,16 +87,16 @@ def _take_in(draft: Draft) -> None:
     if last is not None and there and status.phase in ("Pending", "Running"):
         # Only while something runs: an engine that was itself away did not train.
         draft.update(active_seconds=status.active_seconds + max(0.0, draft.now - last))
-    seen = _seen(draft)
-    draft.update(
-        observed_at=draft.now,
-        members=tuple(structs.replace(m, seen=m.seen or id_of(m) in seen) for m in status.members),
-        aggregator_seen=status.aggregator_seen or draft.answered or draft.aggregator_id in draft.replicas,
-    )
     answer = draft.last_answer
     if answer is not None:
         draft.update(progress=_kept(draft, answer))
         _judge_evaluation(draft, answer.evaluation_problem)
+    seen = _seen(draft)
+    draft.update(
+        observed_at=draft.now,
+        members=tuple(structs.replace(m, seen=m.seen or id_of(m) in seen) for m in draft.status.members),
+        aggregator_seen=status.aggregator_seen or draft.answered or draft.aggregator_id in draft.replicas,
+    )
 
 
 def _seen(draft: Draft) -> set[ReplicaId]:
@@ -149,6 +149,7 @@ def _run(draft: Draft) -> None:
     judge_workers(draft)
     if draft.finished:
         return
+    credit_commits(draft)  # those of candidates that have just taken over
     settle_restarts(draft)
     fill_ranks(draft)
     _scaled(draft)

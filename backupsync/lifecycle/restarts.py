@@ -206,7 +206,6 @@ def _watch_lost(draft: Draft, member: MemberIntent, replica: Replica) -> None:
         draft.wake(since + patience)
         draft.note(f"{name_of(replica.id)} is lost but its replica runs: it may come back until replaced")
         return
-    draft.stop(replica, f"it stayed lost for {patience:g} s while its replica ran", grace_seconds=0.0)
     said = f"frozen or cut off for more than {patience:g} s"
     _end(draft, member, "hung", said, "crash" if replica.node_ready else "loss")
     if replica.node_ready:
