@@ -7,6 +7,7 @@ to a blob or to the files of a committed layer, and its databases are copied.
 
 import json
 import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -68,10 +69,10 @@ class Disk:
 
     def _link(self, target: Path) -> None:
         # It gets its name when it is complete: nodes whose databases are still links would share them.
-        new = target.with_name("containerd.new")
-        shutil.rmtree(new, ignore_errors=True)
+        # Nor is a name used twice: of an `up` that was killed, a copy may still be at work.
+        new = Path(tempfile.mkdtemp(prefix="new-", dir=target.parent))
         linked = ["--link"] if new.parent.stat().st_dev == self._place.stat().st_dev else []
-        run(["cp", "--archive", *linked, self._place, new], timeout=600)
+        run(["cp", "--archive", "--no-target-directory", *linked, self._place, new], timeout=600)
         for database in self._place.glob("*/*.db"):
             copy = new / database.relative_to(self._place)
             copy.unlink()

@@ -36,14 +36,13 @@ def test_nodes_share_layers_and_no_database(disk, tmp_path):
         assert (nodes[0] / database).read_text() == database
 
 
-def test_a_copy_that_was_interrupted_is_made_again(disk, tmp_path):
+def test_a_copy_that_failed_leaves_no_disk(disk, tmp_path):
     node = tmp_path / "node1" / "lib" / "containerd"
-    half = node.with_name("containerd.new") / DATABASES[1]
-    half.parent.mkdir(parents=True)
-    half.hardlink_to(tmp_path / "disk" / DATABASES[1])
-    disk.clone(node)
-    assert inode(node, DATABASES[1]) != inode(tmp_path / "disk", DATABASES[1])
-    assert not node.with_name("containerd.new").exists()
+    (tmp_path / "disk" / DATABASES[1]).unlink()
+    (tmp_path / "disk" / DATABASES[1]).symlink_to("nowhere.db")
+    with pytest.raises(FileNotFoundError):
+        disk.clone(node)
+    assert not node.exists()
 
 
 def test_without_a_prepared_disk_a_node_starts_with_none(disk, tmp_path):
