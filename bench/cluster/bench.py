@@ -24,7 +24,7 @@ from place import ROOT, VALUES, Place, commit, load_average, place
 from rich.console import Console
 from rich.table import Table
 
-say = Console().print
+say = Console(width=110).print
 
 
 def apply_bench(where: Place, repeats: int, steady_seconds: float) -> dict[str, Any]:

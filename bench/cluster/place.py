@@ -11,12 +11,14 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "e2e"))
 
 from cluster import Cluster, ClusterError  # noqa: E402
-from cluster.settings import Settings, saved  # noqa: E402
+from cluster.settings import Clocks, Settings, saved  # noqa: E402
 from support.api import Api  # noqa: E402
 from support.operator import Operator  # noqa: E402
 
 BLOCK: Final = 92
 """Its addresses are 10.92.0.0/16; the one of `make cluster` has 10.89.0.0/16."""
+CLOCKS: Final = Clocks(lease_seconds=40, status_seconds=10, monitor_seconds=5, grace_seconds=40)
+"""Kubernetes' own defaults: no node is to be lost because the machine is busy."""
 VALUES: Final = {
     "operator": "image.tag",
     "worker": "worker.image.tag",
@@ -48,7 +50,7 @@ class Place:
 def place(tags: dict[str, str], nodes: int, keep: bool) -> Iterator[Place]:
     """Boot the cluster (or find it), load the images, install the chart; taken down again unless `keep`."""
     home = ROOT / "out" / "bench-cluster"
-    cluster = Cluster(saved(home) or Settings(home, ROOT / ".cluster", BLOCK))
+    cluster = Cluster(saved(home) or Settings(home, ROOT / ".cluster", BLOCK, CLOCKS))
     found = cluster.is_running()
     try:
         if not found:

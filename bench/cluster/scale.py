@@ -42,18 +42,18 @@ _BUCKET: Final = re.compile(
 
 def measure(where: Place, counts: list[int]) -> list[dict[str, Any]]:
     """One point per number of jobs, each with an operator that has just started."""
-    with _fakes(where):
-        return [_point(where, count) for count in counts]
+    with _fakes(where) as nodes:
+        return [_point(where, nodes, count) for count in counts]
 
 
-def _point(where: Place, count: int) -> dict[str, Any]:
+def _point(where: Place, nodes: list[str], count: int) -> dict[str, Any]:
     namespace = f"scale-{count}-{int(time.time())}"
     jobs.in_namespace(where, namespace, "none")
     _restart(where)
-    before = where.operator.page("metrics")
+    before, idle = where.operator.page("metrics"), _cpu(where)
     began = time.time()
     with ThreadPoolExecutor(8) as pool:
-        for done in [pool.submit(_create, where, namespace, index) for index in range(count)]:
+        for done in [pool.submit(_create, where, namespace, index, nodes) for index in range(count)]:
             done.result()
     created = time.time()
     _wait(where, count)
@@ -72,6 +72,7 @@ def _point(where: Place, count: int) -> dict[str, Any]:
         "overlapping_reconciles": sample(after, "backupsync_operator_overlapping_reconciles_total"),
         **_times(mine, began, count),
         **_memory(where),
+        "cpu_seconds_to_converge": cpu - idle,
         "steady_cpu": used / steady,
         "steady_writes_per_second": sum(w.at >= running for w in mine) / steady,
         "writes": audit.counted(mine),
@@ -93,8 +94,8 @@ def _times(mine: list[audit.Write], began: float, count: int) -> dict[str, Any]:
     }
 
 
-def _create(where: Place, namespace: str, index: int) -> None:
-    manifest = jobs.fake(f"job-{index}", WORKERS, BACKUP, f"fake-{index % NODES}")
+def _create(where: Place, namespace: str, index: int, nodes: list[str]) -> None:
+    manifest = jobs.fake(f"job-{index}", WORKERS, BACKUP, nodes[index % len(nodes)])
     where.api.create("job", namespace, manifest)
 
 
@@ -185,8 +186,8 @@ def _cpu(where: Place) -> float:
 
 
 @contextmanager
-def _fakes(where: Place) -> Iterator[None]:
-    """KWOK with its nodes, the stub, and the route that leads to it."""
+def _fakes(where: Place) -> Iterator[list[str]]:
+    """KWOK with its nodes, the stub, and the route that leads to it; the names of the nodes."""
     settings = where.cluster.settings
     node = where.cluster.network.namespace(str(where.operator.wait_until_ready()["spec"]["nodeName"]))
     run(["ip", "-n", node, "route", "replace", "local", PODS, "dev", "lo"])
@@ -198,7 +199,9 @@ def _fakes(where: Place) -> Iterator[None]:
     stub += [settings.bin / "kubectl", kubeconfig]
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
     with _running(kwok, settings.log / "kwok.log"), _running(stub, settings.log / "stub.log", environment):
-        body = {"apiVersion": "v1", "kind": "List", "items": [_node(f"fake-{i}") for i in range(NODES)]}
+        # Never names of an earlier run: the Leases of its nodes may still be on their way out.
+        names = [f"fake-{int(time.time())}-{i}" for i in range(NODES)]
+        body = {"apiVersion": "v1", "kind": "List", "items": [_node(name) for name in names]}
         run(where.kubectl("apply", "-f", "-"), stdin=json.dumps(body))
         try:
             run(
@@ -207,7 +210,7 @@ def _fakes(where: Place) -> Iterator[None]:
                 ),
                 timeout=70,
             )
-            yield
+            yield names
         finally:
             run(where.kubectl("delete", "nodes", "-l", jobs.FAKE_NODE), timeout=120)
             run(["ip", "-n", node, "route", "del", "local", PODS, "dev", "lo"], check=False)
@@ -238,7 +241,7 @@ def _running(command: list[Any], log: Path, environment: dict[str, str] | None =
 
 # ---- what is shown
 
-_console = Console()
+_console = Console(width=110)
 
 
 def show(points: list[dict[str, Any]]) -> None:
