@@ -61,6 +61,8 @@ def submit(
         )
         job = client.send(submission)
         say(f"job {job.name}: submitted to namespace {job.namespace}; program: {submission.said}")
+        if submission.note:
+            say(f"note: {submission.note}")
         if follow:
             job = _follow(client.within(job.namespace), job, target)
     if output is Output.JSON:

@@ -8,6 +8,7 @@ from msgspec import Struct
 from backupsync.cluster import program
 from backupsync.errors import BackupSyncError
 from backupsync.kube import names
+from backupsync.kube.checkpoints import place_of
 from backupsync.spec import BackupSyncJob, ManifestError
 from backupsync.spec.document import read_text
 from backupsync.spec.manifest import parse_manifest_file
@@ -27,6 +28,8 @@ class Submission(Struct, frozen=True, kw_only=True):
     """Other documents of the manifest, applied before the job."""
     said: str
     """Where the program comes from, in words."""
+    note: str = ""
+    """What the user may not expect: that the model will not outlive its pod."""
 
     @property
     def name(self) -> str:
@@ -54,12 +57,16 @@ def read_submission(
         )
     target = namespace or own or default_namespace
     document = document | {"metadata": document["metadata"] | {"namespace": target}}
+    place = place_of(checked, "UID")
+    note = "" if place.durable else place.message
     files, said = _program(manifest, checked, packed, pack)
     if not files:
-        return Submission(job=document, program=None, others=others, said=said)
+        return Submission(job=document, program=None, others=others, said=said, note=note)
     config_map = program.config_map(checked.metadata.name, target, files)
     _refuse_twice(manifest, config_map, others)
-    return Submission(job=program.with_program(document, files), program=config_map, others=others, said=said)
+    return Submission(
+        job=program.with_program(document, files), program=config_map, others=others, said=said, note=note
+    )
 
 
 def _refuse_twice(manifest: Path, config_map: dict[str, Any], others: tuple[dict[str, Any], ...]) -> None:

@@ -177,6 +177,13 @@ def test_a_template_that_brings_its_program_is_left_alone(folder):
     assert read_submission(path, None, "team", pack=False).program is None
 
 
+def test_a_model_that_will_not_outlive_its_pod_is_said_beforehand(folder):
+    assert "emptyDir" in read_submission(folder / "job.yaml", None, "team").note
+    kept = "\n  checkpoint: {volumeClaimTemplate: {spec: {}}}\n"
+    (folder / "job.yaml").write_text(MANIFEST.rstrip() + kept)
+    assert read_submission(folder / "job.yaml", None, "team").note == ""
+
+
 def test_an_own_image_holds_the_program_unless_one_is_named(folder):
     own = "\n  worker: {template: {spec: {containers: [{name: worker, image: mine}]}}}\n"
     (folder / "job.yaml").write_text(MANIFEST.rstrip() + own)
