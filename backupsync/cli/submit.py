@@ -89,7 +89,8 @@ def wait(
 ) -> None:
     """Wait until the job has come to a state.
 
-    Exits with 0 when it has, with 1 when it no longer can (it failed, or is gone), with 124 at the timeout.
+    Exits with 0 when it has, with 1 when it no longer can (it failed, is gone, or is refused until somebody
+    edits it), with 124 at the timeout.
     """
     state = next((known for known in UNTIL if known == until.lower()), None)
     if state is None:

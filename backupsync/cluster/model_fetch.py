@@ -84,7 +84,8 @@ def _pod_with(
     told = job_of(job)
     pods = [(r, p) for r, p in list_pods(connection, told.namespace, told.name) if r.role == "aggregator"]
     running = [(r, p) for r, p in pods if is_running(r, p) and not p["metadata"].get("deletionTimestamp")]
-    if running:
+    ended = told.state in ("Succeeded", "Failed")  # the aggregator may end while it is read
+    if running and not (ended and place.durable):
         yield pod_name(told.name, running[-1][0]), "aggregator"
         return
     if not place.durable:

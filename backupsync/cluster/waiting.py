@@ -32,6 +32,12 @@ def verdict(until: Until, job: Job | None, *, gone: bool) -> bool:
     if until == job.state.lower() or (until == "finished" and job.finished):
         return True
     accepted = job.condition("Accepted")
+    judged = job.observed_generation >= job.generation
+    if accepted is not None and accepted.status == "False" and job.state == "Pending" and judged:
+        raise Ended(
+            f"job {job.name}: is not accepted, and will not be {until} before somebody edits it: "
+            f"{accepted.reason}: {accepted.message}"
+        )
     if until == "accepted":
         return (accepted is not None and accepted.status == "True") or job.state != "Pending"
     if until == "running" and job.state == "Succeeded":

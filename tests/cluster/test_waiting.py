@@ -40,6 +40,18 @@ def test_acceptance_is_a_condition():
     assert verdict("accepted", job_of(job_object("Pending", conditions=ACCEPTED)), gone=False)
 
 
+def test_a_job_that_is_refused_is_not_waited_for_until_it_is_edited():
+    refused = [
+        {"type": "Accepted", "status": "False", "reason": "TemplateRefused", "message": "no such field"}
+    ]
+    for until in ("accepted", "running", "succeeded"):
+        with pytest.raises(Ended, match="before somebody edits it: TemplateRefused: no such field"):
+            verdict(until, job_of(job_object("Pending", conditions=refused)), gone=False)
+    edited = job_object("Pending", conditions=refused, observedGeneration=1)
+    assert not verdict("running", job_of(edited), gone=False), "it may be judged anew"
+    assert not verdict("succeeded", job_of(job_object("Running", conditions=refused)), gone=False)
+
+
 @pytest.mark.parametrize(
     ("until", "state"),
     [("succeeded", "Failed"), ("running", "Failed"), ("failed", "Succeeded"), ("suspended", "Succeeded")],
