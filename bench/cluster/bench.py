@@ -20,6 +20,7 @@ import jobs
 import phases
 import scale
 import writes
+from pages import sample
 from place import ROOT, VALUES, Place, commit, load_average, place
 from rich.console import Console
 from rich.table import Table
@@ -47,7 +48,7 @@ def apply_bench(where: Place, repeats: int, steady_seconds: float) -> dict[str, 
         job.wait_until_gone()
         where.api.delete("namespace", None, job.namespace)
     page = where.operator.page("metrics")
-    overlaps = scale.sample(page, "backupsync_operator_overlapping_reconciles_total")
+    overlaps = sample(page, "backupsync_operator_overlapping_reconciles_total")
     return {
         "workers": workers,
         "backupWorkers": backup,
