@@ -128,12 +128,12 @@ class Operator:
             await workers.drain(DRAIN_SECONDS)
             await events.flush(2.0)
         finally:
+            watching = {task for task in running if task.get_name() == "informers"}
+            await _end(running - watching)  # first of all: nothing is written once the Lease may be another's
             await pollers.close()
             informers.stop()
-            await asyncio.wait(
-                {task for task in running if task.get_name() == "informers"}, timeout=KOPF_SECONDS
-            )
-            await _end(running)
+            await asyncio.wait(watching, timeout=KOPF_SECONDS)
+            await _end(watching)
             await lease.release()
 
     async def _installed(self, api: Api) -> None:

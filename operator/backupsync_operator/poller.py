@@ -127,8 +127,10 @@ class _Poller:
                 self._take(None)
             # Jittered, so that a thousand aggregators are not asked in the same moment.
             pause = self._seconds * (0.9 + 0.2 * random.random())
+            # Not wait_for: until Python 3.12 it may swallow the cancellation that is to end this task.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
 
     async def _exchange(self) -> AggregatorStatus | None:
         """Say what is desired unless it was said, and ask how it is; None where no good answer comes."""

@@ -61,7 +61,8 @@ class Sweep:
         listed = loop.time()
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hint.wait(), self._seconds)
+                async with asyncio.timeout(self._seconds):
+                    await self._hint.wait()
             try:
                 if self._hint.is_set() or loop.time() > listed + LIST_SECONDS:
                     self._hint.clear()

@@ -7,6 +7,8 @@ import pytest
 from fake_api import Object, Refusal
 from operator_cluster import Cluster, forever, job
 
+from backupsync_operator.lease import LeaseLost
+
 LOST = {"runPolicy": {"nodeLostGraceSeconds": 0.1}}
 
 
@@ -237,5 +239,43 @@ def test_a_standby_is_ready_and_idle_and_goes_on_where_the_active_one_ended(run:
         await cluster.until("the job has succeeded", lambda: cluster.state() == "Succeeded")
         assert cluster.pods() == {f"digits-worker-{r}-1" for r in range(3)} | {"digits-aggregator-1"}
         await cluster.stop(standby)
+
+    run(body)
+
+
+def test_in_one_namespace_it_asks_for_nothing_outside(run: Callable[..., Any]) -> None:
+    async def body(cluster: Cluster) -> None:
+        await cluster.api.put("backupsyncjobs", job("elsewhere"), "other")
+        async with cluster.operator(namespaces=("default",)):
+            await cluster.api.put("backupsyncjobs", job())
+            await cluster.until("the job has succeeded", lambda: cluster.state() == "Succeeded")
+        assert {namespace for _, namespace in cluster.api.reads} == {"default", "operators"}
+        assert "nodes" not in {plural for plural, _ in cluster.api.reads}
+        assert not any("elsewhere" in name for _, _, name in cluster.api.writes)
+
+    run(body)
+
+
+def test_an_operator_that_lost_its_lease_ends_and_writes_nothing_more(run: Callable[..., Any]) -> None:
+    async def body(cluster: Cluster) -> None:
+        operator = cluster.start(lease_seconds=2.0)
+        await cluster.api.put("backupsyncjobs", job(**forever()))
+        await cluster.until("training", lambda: cluster.state() == "Running")
+        taken = {
+            "holderIdentity": "another",
+            "leaseTransitions": int(operator.metrics.read("backupsync_operator_term")) + 1,
+        }
+        await cluster.api.change("leases", "backupsync-operator", {"spec": taken}, "operators")
+        with pytest.raises(LeaseLost):
+            await cluster.until("its end", lambda: False)
+        written = len(cluster.api.writes)
+        await cluster.kubelet.exit("digits-worker-0-1", 1, "a crash")
+        with pytest.raises(LeaseLost):
+            await cluster.stop(operator)
+        assert [w for w in cluster.api.writes[written:] if w[1] != "leases"] == []
+        assert (
+            cluster.api.get("leases", "backupsync-operator", "operators")["spec"]["holderIdentity"]
+            == "another"
+        )
 
     run(body)

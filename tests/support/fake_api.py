@@ -48,6 +48,8 @@ class FakeApi:
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.writes: list[tuple[str, str, str]] = []
         """(verb, plural[/subresource], name) of every write, refused ones too."""
+        self.reads: list[tuple[str, str]] = []
+        """(plural, namespace, empty for the whole cluster) of every read."""
         self.refuse: Callable[[str, str, str, Object], Refusal | None] = lambda *_: None
         """Called with verb, plural, name and body of each write."""
         self.before: Callable[[str, str, str], None] = lambda *_: None
@@ -150,6 +152,7 @@ class FakeApi:
             namespace, parts = parts[1], parts[2:]
         plural, name, sub = (*parts, "", "")[:3]
         if request.method == "GET":
+            self.reads.append((plural, namespace))
             return await self._read(request, plural, namespace, name)
         body = await request.json() if request.can_read_body else {}
         label = plural + (f"/{sub}" if sub else "")

@@ -130,7 +130,8 @@ class Kubelet:
                 for pod in self._ours():
                     await self._tend(pod)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.api.next_change(), 0.1)
+                async with asyncio.timeout(0.1):
+                    await self.api.next_change()
 
     def _ours(self) -> list[Object]:
         return [pod for pod in self.api.all("pods") if names.ROLE_LABEL in pod["metadata"].get("labels", {})]
