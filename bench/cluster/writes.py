@@ -32,9 +32,10 @@ def to_running(place: Place, job: Job, manifest: dict[str, Any]) -> dict[str, An
     """Count the writes of a job that has come to Running, and divide by the ideal: one per object and per
     transition of its status (its state, or a condition's status or reason). Events stand apart.
     """
+    time.sleep(1.0)  # an event is written beside the status, and after it
     mine = [w for w in audit.read(place.audit) if w.namespace == job.namespace]
     found = audit.until_running(mine, job.name)
-    events = [write for write in found if write.resource == "events"]
+    events = [write for write in mine if write.resource == "events"]
     counted = audit.counted(write for write in found if write.resource != "events")
     transitions = audit.transitions(found)
     least = sum(ideal(manifest).values()) + transitions

@@ -17,6 +17,7 @@ from backupsync.control import AggregatorStatus
 from backupsync.kube import names
 from backupsync.launch import control_token
 from backupsync.lifecycle import at_rest, plan
+from backupsync.lifecycle.plan import OURS
 from backupsync.lifecycle.types import JobStatus, Observed, Plan, ReplicaId
 from backupsync.spec import BackupSyncJob
 from backupsync_operator import observe, refusals
@@ -240,7 +241,7 @@ class Reconciler:
 def _left_alone(resource: Object) -> bool:
     """Whether the job is being deleted, or another controller's."""
     policy = (resource.get("spec") or {}).get("runPolicy") or {}
-    return "deletionTimestamp" in resource["metadata"] or policy.get("managedBy") is not None
+    return "deletionTimestamp" in resource["metadata"] or policy.get("managedBy") not in (None, OURS)
 
 
 def _soonest(*times: float | None) -> float | None:

@@ -126,7 +126,8 @@ def test_a_job_of_another_controller_is_not_touched(run: Callable[..., Any]) -> 
         async with cluster.operator():
             other = job("other", runPolicy={"managedBy": "kueue.x-k8s.io/multikueue"})
             await cluster.api.put("backupsyncjobs", other)
-            await cluster.api.put("backupsyncjobs", job())
+            ours = job(runPolicy={"managedBy": "backupsync.dev/operator"})
+            await cluster.api.put("backupsyncjobs", ours)
             await cluster.until("the second has succeeded", lambda: cluster.state() == "Succeeded")
             assert cluster.status("other") == {}
             assert not any("other" in name for _, _, name in cluster.api.writes)
