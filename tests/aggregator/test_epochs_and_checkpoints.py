@@ -184,6 +184,7 @@ def test_sigterm_writes_a_checkpoint_keeps_the_workers_and_exits_0(start, join, 
         assert aggregator.process.wait(60) == 0
     finally:
         aggregator.process.kill()
+        aggregator.process.wait()
     assert not [said for peer in peers for said in still_heard(peer) if isinstance(said, wire.Leave)]
     (document,) = (tmp_path / "out").glob("checkpoint-00000001*/checkpoint.json")
     progress = json.loads(document.read_text())["progress"]
@@ -212,6 +213,7 @@ def test_sigterm_after_the_end_changes_nothing_of_it(start, join, tmp_path, iter
         assert aggregator.process.wait(60) == 0
     finally:
         aggregator.process.kill()
+        aggregator.process.wait()
     assert decode_ending(log.read_text()).reason == reason
 
 
