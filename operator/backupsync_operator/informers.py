@@ -75,15 +75,21 @@ class Informers:
         return registry
 
     def _watch(self, registry: kopf.OperatorRegistry, kind: Kind) -> None:
-        @kopf.index(kind.group, kind.version, kind.plural, registry=registry, id=f"index-{kind.plural}")
+        where = (kind.group, kind.version, kind.plural)
+
+        @kopf.index(*where, registry=registry, id=f"index-{kind.plural}")
         async def index(body: kopf.Body, **_: Any) -> None:
+            self._metrics.events.labels(kind.plural).inc()
             keys = self._store.put(kind, dict(body))
             if self._synced is not None:
                 self._wake(keys)
 
-        @kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=f"event-{kind.plural}")
+        def needed(event: kopf.RawEvent, **_: Any) -> bool:
+            # Additions and changes are in the store by now, and each further handler has its price.
+            return self._synced is None or event["type"] in (None, "DELETED")
+
+        @kopf.on.event(*where, registry=registry, id=f"event-{kind.plural}", when=needed)
         async def event(event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
-            self._metrics.events.labels(kind.plural).inc()
             self._seen(kind, event["type"], dict(body))
 
     def _seen(self, kind: Kind, change: str | None, body: dict[str, Any]) -> None:
