@@ -16,7 +16,7 @@ from backupsync_operator.cr_status import difference
 from backupsync_operator.keys import job_key
 from backupsync_operator.kinds import BUDGETS, CLAIMS, PODS, SECRETS, Kind, kind_of
 from backupsync_operator.record import Record
-from backupsync_operator.store import Store
+from backupsync_operator.store import Store, owned_by
 
 SECRET_SECONDS: Final = 600.0
 """How long the key's Secret is trusted to be there: it may not be read, so it is made again to find out."""
@@ -36,13 +36,15 @@ class Children:
 
     async def prepare(self, record: Record, context: render.JobContext, memory: JobStatus) -> None:
         """Have Service, claim and budget as a running job wants them. Raises ApiError."""
-        wanted = [render.claim(context), render.service(context, memory.aggregator_attempt)]
-        wanted.append(render.budget(context))
-        for body in wanted:
-            if body is not None:
-                await self._bring_about(record, body)
-        if wanted[-1] is None:
-            await self.drop_budget(record)
+        budget = render.budget(context)
+        wanted = (render.claim(context), render.service(context, memory.aggregator_attempt), budget)
+        # Side by side: none needs another, and each waits for the API server alone.
+        steps = [self._bring_about(record, body) for body in wanted if body is not None]
+        if budget is None:
+            steps.append(self.drop_budget(record))
+        for failure in await asyncio.gather(*steps, return_exceptions=True):
+            if isinstance(failure, BaseException):
+                raise failure
 
     async def drop_budget(self, record: Record) -> None:
         """Delete the PodDisruptionBudget, if there is one. Raises ApiError."""
@@ -145,8 +147,7 @@ def _ours(kind: Kind, held: Object, record: Record) -> bool:
     labels = held["metadata"].get("labels") or {}
     if kind is CLAIMS:  # retained from an earlier job of the same name: this one's checkpoints lie beside it
         return bool(labels.get(names.JOB_LABEL) == record.key.name)
-    owners = held["metadata"].get("ownerReferences") or []
-    return any(owner.get("uid") == record.uid for owner in owners)
+    return owned_by(held, record.uid)
 
 
 def _taken(kind: Kind, held: Object) -> str:
