@@ -77,6 +77,7 @@ def _take_over(
     try:
         directory = CheckpointDirectory(path, job.spec.checkpoint.keep)
         followed = directory.highest_claim()
+        _refuse_another_jobs(directory, launch)
         directory.claim(launch.epoch, f"{launch.uid} on {socket.gethostname()}")
     except CheckpointError as error:
         raise CannotWrite(str(error)) from error
@@ -91,6 +92,16 @@ def _take_over(
     if loaded is None and launch.epoch > 1:
         _log.warning("epoch %d starts from 0: nobody before it got as far as checkpoint 0", launch.epoch)
     return directory, loaded
+
+
+def _refuse_another_jobs(directory: CheckpointDirectory, launch: AggregatorLaunch) -> None:
+    """Never train on from what another job left behind, nor over it. Raises CannotWrite."""
+    owner = directory.owner()
+    if owner is not None and owner.split(" ")[0] != launch.uid:
+        raise CannotWrite(
+            f"{directory.path}: holds the checkpoints of another job, or of an earlier one of this name "
+            f"(uid {owner}); name a directory of its own in spec.checkpoint.path, or move them away"
+        )
 
 
 def _must_go_on(launch: AggregatorLaunch, *, followed: bool) -> bool:

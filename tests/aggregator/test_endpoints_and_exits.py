@@ -58,6 +58,19 @@ def test_the_folder_of_an_ipc_socket_is_made_for_this_user_alone(start, join, tm
     assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
 
 
+def test_the_checkpoints_of_another_job_are_neither_gone_on_from_nor_written_over(start, tmp_path, capfd):
+    out = tmp_path / "out"
+    start(checkpoint_directory=str(out), epoch=2).stop()
+    before = sorted(out.rglob("*"))
+    for epoch in (1, 3):
+        assert start(checkpoint_directory=str(out), epoch=epoch, uid="a-later-job").exit_code() == 73
+    assert "holds the checkpoints of another job" in capfd.readouterr().err
+    assert sorted(out.rglob("*")) == before
+    assert start(checkpoint_directory=str(out), epoch=2).exit_code() == 76, (
+        "the job itself is fenced, as ever"
+    )
+
+
 def test_a_key_that_cannot_be_read_is_bad_input(start, tmp_path):
     assert start(key_file=str(tmp_path / "nonesuch")).exit_code() == 65
 

@@ -85,6 +85,10 @@ class CheckpointDirectory:
         """Return the highest epoch ever claimed, 0 for none."""
         return self._claims.highest()
 
+    def owner(self) -> str | None:
+        """Return who made the highest claim, None where there is none."""
+        return self._claims.owner()
+
     def iterations(self) -> list[int]:
         """Return the iterations that have a checkpoint, whole or damaged, in rising order."""
         return sorted({key.iteration for key, _ in self._checkpoints()})

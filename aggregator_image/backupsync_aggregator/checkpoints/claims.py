@@ -42,6 +42,15 @@ class Claims:
             raise CheckpointError(f"{self._folder}: cannot be read: {error.strerror}") from error
         return max((int(found[1]) for name in names if (found := _CLAIM.fullmatch(name))), default=0)
 
+    def owner(self) -> str | None:
+        """Return who holds the highest claim, as it was told to `claim`; None where nobody can say."""
+        try:
+            file = self._folder / f"epoch-{self.highest():08d}.json"
+            owner = json.loads(file.read_bytes()).get("owner")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return owner if isinstance(owner, str) else None
+
     def claim(self, epoch: int, owner: str) -> None:
         """Claim `epoch` for `owner` (a text for people). Raises Fenced when it, or a higher one, is taken.
 
