@@ -105,7 +105,7 @@ def test_a_job_created_suspended_has_no_pods_until_it_is_resumed(space: Space) -
 @pytest.mark.full
 def test_a_suspension_that_would_lose_everything_is_refused(space: Space) -> None:
     job = space.start("restless", **endless())
-    job.wait_for_iteration(1)
+    job.wait(lambda: (job.status.get("progress") or {}).get("iteration", 0) > 0)  # the operator knows, too
     job.patch(runPolicy={"suspend": True})
     job.wait(lambda: job.told("SuspendRefused"))
     job.wait_for_more(3)

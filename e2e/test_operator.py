@@ -13,7 +13,7 @@ from support.operator import NAMESPACE, Operator
 from support.space import Space
 from support.waiting import wait
 
-ROUNDS = 6
+ROUNDS = 4
 
 
 @pytest.fixture
