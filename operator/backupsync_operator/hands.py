@@ -59,7 +59,7 @@ class Hands:
             raise next(failure for failure in failures if not isinstance(failure, Invalid))
         starts = [action for action in made.actions if isinstance(action, Start)]
         if waiting > 0:
-            return waiting if starts else None
+            return waiting
         if starts and not refused:
             refused = await self._start(record, context, starts)
         return self._remember(record, refused)

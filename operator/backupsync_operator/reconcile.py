@@ -43,6 +43,9 @@ RESYNC_SECONDS: Final = 300.0
 UNEASY_SECONDS: Final = 3.0
 """The same while a pod of it is ending or its node is in doubt: time alone may then change the verdict."""
 
+SOONEST_SECONDS: Final = 0.02
+"""Shortest time between two looks that a look itself asks for."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -245,7 +248,8 @@ def _left_alone(resource: Object) -> bool:
 
 
 def _soonest(*times: float | None) -> float | None:
-    return min((t for t in times if t is not None), default=None)
+    """The earliest of these, but never at once: whatever asks for that must not spin."""
+    return min((max(t, SOONEST_SECONDS) for t in times if t is not None), default=None)
 
 
 def _now() -> float:

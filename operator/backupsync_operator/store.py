@@ -109,12 +109,8 @@ class Store:
         return self._held[kind].get(key, {})
 
     def owned(self, kind: Kind, key: Key, uid: str) -> dict[str, Object]:
-        """Those of them that belong to the job of this `uid`, not to an earlier one of the same name."""
-        return {
-            name: held
-            for name, held in self.children(kind, key).items()
-            if held["metadata"].get("labels", {}).get(names.UID_LABEL) == uid
-        }
+        """Those of them that the job of this `uid` owns: of no earlier one, nor of a stranger."""
+        return {name: held for name, held in self.children(kind, key).items() if owned_by(held, uid)}
 
     def _put_node(self, kept: Object) -> tuple[Key, ...]:
         name = kept["metadata"]["name"]
@@ -124,6 +120,12 @@ class Store:
     def _on_node(self, name: str) -> Iterable[Key]:
         places = self._held[PODS].items()
         return [key for key, place in places if any(_node(held) == name for held in place.values())]
+
+
+def owned_by(held: Object, uid: str) -> bool:
+    """Whether the object of this `uid` owns an object."""
+    owners = held["metadata"].get("ownerReferences") or []
+    return any(owner.get("uid") == uid for owner in owners)
 
 
 def key_of(kind: Kind, seen: Object) -> Key | None:

@@ -18,6 +18,7 @@ def thing(name: str, version: int = 1, uid: str = "", **more: Any) -> dict[str, 
         "uid": uid or f"uid of {name}",
         "resourceVersion": str(version),
         "labels": labels,
+        "ownerReferences": [{"uid": "uid-1"}],
         "managedFields": [{"manager": "kubectl"}],
     }
     return {"metadata": meta, "spec": {"nodeName": "n1", "containers": [{"name": "worker"}]}, **more}
@@ -42,6 +43,10 @@ def test_a_pod_is_found_by_its_job_and_holds_only_what_is_read() -> None:
     assert held["spec"] == {"nodeName": "n1"}
     assert "managedFields" not in held["metadata"]
     assert store.owned(PODS, KEY, "uid-2") == {}
+    stranger = thing("q")
+    del stranger["metadata"]["ownerReferences"]
+    assert store.put(PODS, stranger) == (KEY,)
+    assert set(store.owned(PODS, KEY, "uid-1")) == {"p"}
 
 
 def test_what_is_not_read_wakes_nobody() -> None:

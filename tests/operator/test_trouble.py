@@ -7,6 +7,7 @@ import pytest
 from fake_api import Object, Refusal
 from operator_cluster import Cluster, forever, job
 
+from backupsync.kube import names
 from backupsync_operator.lease import LeaseLost
 
 LOST = {"runPolicy": {"nodeLostGraceSeconds": 0.1}}
@@ -108,10 +109,13 @@ def test_a_name_taken_by_a_stranger_is_told_and_left_alone_until_it_is_free(
     run: Callable[..., Any], plural: str, kind: str, name: str
 ) -> None:
     async def body(cluster: Cluster) -> None:
-        stranger = {"kind": kind, "metadata": {"name": name}, "spec": {}, "status": {"phase": "Running"}}
-        await cluster.api.put(plural, stranger)
+        made = await cluster.api.put("backupsyncjobs", job(**forever()))
+        # He may bear our labels: what counts is who owns him.
+        labels = names.job_labels("digits", made["metadata"]["uid"])
+        status = {"phase": "Running", "podIP": "127.0.0.1"}
+        meta = {"name": name, "labels": labels}
+        await cluster.api.put(plural, {"kind": kind, "metadata": meta, "spec": {}, "status": status})
         async with cluster.operator():
-            await cluster.api.put("backupsyncjobs", job(**forever()))
             await cluster.until("the condition", lambda: "NameTaken" in str(cluster.status()))
             assert cluster.api.get(plural, name) is not None
             await cluster.api.gone(plural, name)
