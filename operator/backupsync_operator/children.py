@@ -20,6 +20,8 @@ from backupsync_operator.store import Store, owned_by
 
 SECRET_SECONDS: Final = 600.0
 """How long the key's Secret is trusted to be there: it may not be read, so it is made again to find out."""
+STARTING_SECONDS: Final = 60.0
+"""The same while pods are starting and nobody says why they have not: that is how a missing Secret looks."""
 AT_ONCE: Final = 8
 """Pods of one job created, or deleted, at the same time."""
 
@@ -59,7 +61,7 @@ class Children:
 
         Raises ApiError for a failure that may pass.
         """
-        await self._see_to_secret(record, context)
+        await self._see_to_secret(record, context, SECRET_SECONDS)
         # After a refusal one pod alone is tried, not a volley.
         gate = asyncio.Semaphore(1 if record.rejected else AT_ONCE)
         refused: list[Rejection] = []
@@ -78,12 +80,16 @@ class Children:
                 raise failure
         return tuple(refused)
 
-    async def _see_to_secret(self, record: Record, context: render.JobContext) -> None:
-        """Have the key's Secret, which nobody may read: made before the first pod, and again now and then."""
+    async def see_to_starting(self, record: Record, context: render.JobContext) -> None:
+        """Have what pods that are starting may be waiting for. Raises ApiError."""
+        await self._see_to_secret(record, context, STARTING_SECONDS)
+
+    async def _see_to_secret(self, record: Record, context: render.JobContext, trust_seconds: float) -> None:
+        """Have the key's Secret, which nobody may read: made again where it was not seen to for so long."""
         now = asyncio.get_running_loop().time()
         if record.secret_at is None and self._store.owned(PODS, record.key, record.uid):
             record.secret_at = now
-        if record.secret_at is None or now > record.secret_at + SECRET_SECONDS:
+        if record.secret_at is None or now > record.secret_at + trust_seconds:
             await self._create(record, render.secret(context, job_key(self._key, record.uid).hex()))
             record.secret_at = now
 

@@ -90,6 +90,9 @@ class Hands:
         """Have the objects beside the pods as the job's phase wants them."""
         if memory.phase in ("Pending", "Running") and memory.aggregator_attempt:
             await self._children.prepare(record, context, memory)
+            replicas = record.view.replicas if record.view is not None else ()
+            if any(replica.phase == "Pending" and not replica.reason for replica in replicas):
+                await self._children.see_to_starting(record, context)
         else:
             await self._children.drop_budget(record)
 

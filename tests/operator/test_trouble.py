@@ -248,6 +248,27 @@ def test_a_standby_is_ready_and_idle_and_goes_on_where_the_active_one_ended(run:
     run(body)
 
 
+def test_a_key_that_somebody_deleted_is_made_again_and_is_the_same(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backupsync_operator.children.STARTING_SECONDS", 0.0)
+
+    async def body(cluster: Cluster) -> None:
+        cluster.kubelet.runs = lambda _: False
+        async with cluster.operator() as operator:
+            await cluster.api.put("backupsyncjobs", job(**forever()))
+            await cluster.until("the pods", lambda: len(cluster.pods()) == 4)
+            key = cluster.api.get("secrets", "digits-key")
+            assert key is not None
+            await cluster.api.gone("secrets", "digits-key")
+            for name in operator.store.jobs:
+                operator.queue.add(name)  # a resync
+            made = await cluster.until("the key", lambda: cluster.api.get("secrets", "digits-key"))
+            assert made["data"] == key["data"]
+
+    run(body)
+
+
 def test_in_one_namespace_it_asks_for_nothing_outside(run: Callable[..., Any]) -> None:
     async def body(cluster: Cluster) -> None:
         await cluster.api.put("backupsyncjobs", job("elsewhere"), "other")
