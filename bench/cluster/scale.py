@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.shell import run
-from support.api import Object, name_of
+from support.api import Object, name_of, path_of
 
 PODS: Final = "10.193.0.0/16"
 """Addresses of the fake pods, all of them led to the stub on the node of the operator."""
@@ -121,8 +121,9 @@ def _restart(where: Place) -> None:
 
 def _clear(where: Place, namespace: str) -> None:
     """Delete everything of a point; returns when it is gone."""
-    for words in (["bsj", "--all", "--wait=false"], ["pods", "--all", "--force", "--grace-period=0"]):
-        run(where.kubectl("-n", namespace, "delete", *words), timeout=600, check=False)
+    for kind in ("job", "pod"):
+        path = path_of(kind, namespace) + "?gracePeriodSeconds=0&propagationPolicy=Background"
+        where.api.raw("DELETE", path, timeout=300)
     run(where.kubectl("delete", "namespace", namespace, "--timeout=600s"), timeout=620)
 
 
