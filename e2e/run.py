@@ -75,6 +75,9 @@ def _interrupted(_: int, __: FrameType | None) -> None:
 @contextmanager
 def _own(clock: Clock) -> Iterator[None]:
     """The project's own cluster with the images; as it was found afterwards."""
+    for name in ("KUBECONFIG", "REGISTRY"):
+        if os.environ.pop(name, None):
+            print(f"{name} alone is not looked at: the project's own cluster is used")
     cluster = Cluster.here()
     found = cluster.is_running()
     try:
