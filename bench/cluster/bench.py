@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
     parser.add_argument("--tag", default="0.1.0", help="tag of the images")
     parser.add_argument("--operator-tag", help="tag of the operator's image, where it is another")
+    parser.add_argument("--set", action="append", default=[], help="further values of the chart")
     parser.add_argument("--repeats", type=int, default=5, help="turns from apply to the first iteration")
     parser.add_argument("--steady", type=float, default=60.0, help="seconds a job is watched while it runs")
     parser.add_argument("--jobs", type=int, nargs="*", default=[50, 100, 200], help="jobs on KWOK nodes")
@@ -97,8 +98,8 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     tags = dict.fromkeys(VALUES, args.tag) | {"operator": args.operator_tag or args.tag}
-    with place(tags, 1, args.keep) as where:
-        about = {"commit": commit(), "load_before": load_average()}
+    with place(tags, args.set, 1, args.keep) as where:
+        about = {"commit": commit(), "values": args.set, "load_before": load_average()}
         if args.repeats:
             result = about | apply_bench(where, args.repeats, args.steady)
             show_apply(result)

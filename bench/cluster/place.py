@@ -47,7 +47,7 @@ class Place:
 
 
 @contextmanager
-def place(tags: dict[str, str], nodes: int, keep: bool) -> Iterator[Place]:
+def place(tags: dict[str, str], values: list[str], nodes: int, keep: bool) -> Iterator[Place]:
     """Boot the cluster (or find it), load the images, install the chart; taken down again unless `keep`."""
     home = ROOT / "out" / "bench-cluster"
     cluster = Cluster(saved(home) or Settings(home, ROOT / ".cluster", BLOCK, CLOCKS))
@@ -59,7 +59,7 @@ def place(tags: dict[str, str], nodes: int, keep: bool) -> Iterator[Place]:
         if missing := [name for name in names if name not in cluster.loaded()]:
             cluster.load(*missing)
         with Api(cluster.settings.kubeconfig) as api:
-            operator = Operator(api, [f"{VALUES[role]}={tag}" for role, tag in tags.items()])
+            operator = Operator(api, [*(f"{VALUES[role]}={tag}" for role, tag in tags.items()), *values])
             operator.install()
             operator.wait_until_ready()
             yield Place(cluster, api, operator)

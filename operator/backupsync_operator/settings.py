@@ -41,7 +41,7 @@ class Settings(BaseModel):
     """Name of this operator in the Lease: its pod's name."""
     key_secret: str = "backupsync-operator-key"  # noqa: S105 -- a name, not a secret
     """Secret with the operator's key, created when it is missing."""
-    workers: int = Field(default=8, ge=1, le=64)
+    workers: int = Field(default=4, ge=1, le=64)
     """Jobs reconciled at the same time."""
     status_writes_per_second: float = Field(default=5.0, gt=0)
     """Budget of progress writes over all jobs."""
