@@ -1,6 +1,8 @@
 """The whole operator in this process, against a small API server and a kubelet of ours."""
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,12 @@ def run() -> Callable[..., Any]:
             async with FakeApi() as api, Kubelet(api, **keywords) as kubelet:
                 return await body(Cluster(api, kubelet))
 
-        return asyncio.run(whole())
+        try:
+            return asyncio.run(whole())
+        finally:
+            # A killed operator closes nothing: what it leaves open must not be held against a later test.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
 
     return runner

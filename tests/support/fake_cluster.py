@@ -14,6 +14,7 @@ from fake_api import FakeApi, Object
 
 from backupsync.control import AggregatorStatus, Desired, MemberStatus
 from backupsync.kube import names
+from backupsync.termination import encode_ending
 
 
 class StubAggregator:
@@ -28,6 +29,7 @@ class StubAggregator:
         self.end_seen = False
         self.mute = False
         self.more: dict[str, Any] = {}
+        self.last: AggregatorStatus | None = None
 
     def control(self, desired: Desired) -> bool:
         self.controls.append(desired)
@@ -69,7 +71,8 @@ class StubAggregator:
                 for m in live
             ),
         )
-        return msgspec.structs.replace(status, **self.more)
+        self.last = msgspec.structs.replace(status, **self.more)
+        return self.last
 
 
 class Kubelet:
@@ -144,7 +147,12 @@ class Kubelet:
             if self.runs(pod):
                 await self._start(pod)
         elif status["phase"] == "Running" and self._over(pod):
-            await self.exit(meta["name"], 0)
+            await self.exit(meta["name"], 0, self._last_words(status["podIP"]))
+
+    def _last_words(self, address: str) -> str:
+        """What an aggregator leaves behind for an operator that was away."""
+        aggregator = self.aggregators.get(address)
+        return encode_ending(aggregator.last) if aggregator is not None and aggregator.last else ""
 
     def _over(self, pod: Object) -> bool:
         """Aggregators end once their end was seen, workers once the aggregator that had let them in does."""
