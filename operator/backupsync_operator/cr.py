@@ -5,6 +5,7 @@ from typing import Any
 
 from backupsync.errors import BackupSyncError
 from backupsync.kube.checkpoints import path_problem
+from backupsync.kube.names import HTTP_PORT, WIRE_PORT
 from backupsync.lifecycle.types import JobStatus, Role
 from backupsync.spec import BackupSyncJob, Transport
 from backupsync.spec.manifest import ManifestError, check_manifest
@@ -46,6 +47,11 @@ def _cluster_problems(job: BackupSyncJob) -> Iterator[str]:
     wire = job.spec.aggregation.wire
     if wire.transport is Transport.IPC:
         yield "spec.aggregation.wire.transport = Ipc: pods share no file system; take Tcp or Auto"
+    if wire.port == HTTP_PORT:
+        yield (
+            f"spec.aggregation.wire.port = {wire.port}: the aggregator's pod serves HTTP there; "
+            f"take another, or 0 for {WIRE_PORT}"
+        )
     shapes = list(template_problems(job))
     yield from shapes
     if not shapes and (problem := path_problem(job)):

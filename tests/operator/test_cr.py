@@ -48,6 +48,7 @@ def test_a_spec_of_no_shape_is_told(spec):
 
 def test_what_only_a_cluster_refuses():
     assert "Ipc" in problems({"aggregation": {"workers": 1, "wire": {"transport": "Ipc"}}})[0]
+    assert "wire.port = 8080" in problems({"aggregation": {"workers": 1, "wire": {"port": 8080}}})[0]
     assert "/data" in problems({"checkpoint": {"path": "/data"}})[0]
 
 
