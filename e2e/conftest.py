@@ -6,6 +6,7 @@ project's own cluster, empty for anybody else's; E2E_VALUES, `--set` values of t
 
 import json
 import os
+import signal
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -32,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Prepare what is collected over the session."""
     config.stash[_seconds] = {}
     config.stash[_wrongly_skipped] = []
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in its background deaf to Ctrl-C, and all that follows from it with it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
