@@ -61,6 +61,13 @@ def clean_up(draft: Draft) -> None:
     _expire(draft, since)
 
 
+def let_go_of_lost(draft: Draft) -> None:
+    """Delete by force what has ended and is being deleted on a lost node: nobody else would confirm it."""
+    for replica in draft.replicas.values():
+        if replica.phase == "Exited" and replica.stopping and replica.node_lost:
+            draft.stop(replica, "it has ended")
+
+
 def wind_up(draft: Draft, *, since: float, dismissed: bool, reason: str) -> None:
     """Stop what still runs: dismissed workers first have a while to leave, then the aggregator goes.
 

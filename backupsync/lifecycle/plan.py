@@ -11,7 +11,7 @@ from backupsync.lifecycle.aggregator import judge_aggregator, start_aggregator, 
 from backupsync.lifecycle.conditions import refresh_conditions
 from backupsync.lifecycle.desired import desire_running, tell
 from backupsync.lifecycle.draft import Draft
-from backupsync.lifecycle.ending import check_deadline, clean_up, recognise_end
+from backupsync.lifecycle.ending import check_deadline, clean_up, let_go_of_lost, recognise_end
 from backupsync.lifecycle.halting import halt, resume
 from backupsync.lifecycle.members import (
     drop_surplus,
@@ -50,6 +50,7 @@ def plan(job: BackupSyncJob, observed: Observed, status: JobStatus, now: float) 
             _run(draft)
     if draft.finished:
         clean_up(draft)
+    let_go_of_lost(draft)
     refresh_conditions(draft)
     return draft.plan()
 

@@ -111,6 +111,17 @@ def test_a_pod_that_is_ending_on_a_lost_node_is_not_waited_for(world, actions_of
     assert ReplicaId("worker", 0, 1) not in world.replicas
 
 
+def test_a_pod_that_ended_and_is_deleted_on_a_lost_node_is_let_go(world, actions_of):
+    """Its kubelet would have confirmed the deletion: without it the pod would stay Terminating for ever."""
+    old = world.worker(0)
+    world.exit(old, 1)
+    world.look()
+    world.delete(old)
+    world.silence_node(old, lost=True)
+    assert "Stop worker-0-1" in actions_of(world.look())
+    assert old not in world.replicas
+
+
 def test_a_pod_pending_on_a_lost_node_is_replaced_too(world, actions_of):
     world.exit(world.worker(0), 1)
     world.look()
