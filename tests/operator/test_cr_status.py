@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from merge_patch import merged
 from msgspec import structs
 from rendering import context_of
 
@@ -295,19 +296,6 @@ JSONS = st.recursive(
     max_leaves=12,
 )
 OBJECTS = st.dictionaries(st.text("abc", max_size=1), JSONS, max_size=4)
-
-
-def merged(target: Any, patch: Any) -> Any:
-    """RFC 7396, section 2, word for word."""
-    if not isinstance(patch, dict):
-        return patch
-    target = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            target.pop(key, None)
-        else:
-            target[key] = merged(target.get(key), value)
-    return target
 
 
 @settings(max_examples=200, deadline=None)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
+from merge_patch import merged
 
 Object = dict[str, Any]
 
@@ -98,7 +99,7 @@ class FakeApi:
         """Merge `patch` into an object, as somebody else would."""
         key = (plural, "" if plural == "nodes" else namespace, name)
         old = self.objects[key]
-        return await self._store(key, _merge(copy.deepcopy(old), patch), "MODIFIED", old)
+        return await self._store(key, merged(copy.deepcopy(old), patch), "MODIFIED", old)
 
     async def gone(self, plural: str, name: str, namespace: str = "default", *, unseen: bool = False) -> None:
         """Remove an object and what it owns; `unseen` tells no watch of it."""
@@ -183,7 +184,7 @@ class FakeApi:
             raise Refusal(404, "NotFound", f'{plural} "{name}" not found')
         if method == "DELETE":
             return 200, await self._delete(key, old, body)
-        wanted = body if method == "PUT" else _merge(copy.deepcopy(old), body)
+        wanted = body if method == "PUT" else merged(copy.deepcopy(old), body)
         version = body.get("metadata", {}).get("resourceVersion")
         if version is not None and version != old["metadata"]["resourceVersion"]:
             raise Refusal(409, "Conflict", f'{plural} "{name}": the object has been modified')
@@ -336,19 +337,6 @@ def _status(error: Refusal) -> web.Response:
 
 def _line(change: str, body: Object) -> bytes:
     return json.dumps({"type": change, "object": body}).encode() + b"\n"
-
-
-def _merge(target: Object, patch: Object) -> Object:
-    """RFC 7396."""
-    for key, value in patch.items():
-        if value is None:
-            target.pop(key, None)
-        elif isinstance(value, dict):
-            inner = target.get(key)
-            target[key] = _merge(inner if isinstance(inner, dict) else {}, value)
-        else:
-            target[key] = value
-    return target
 
 
 def _still(body: Object) -> Object:

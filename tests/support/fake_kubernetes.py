@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from merge_patch import merged
+
 Object = dict[str, Any]
 RESOURCES = {
     "/api/v1": [
@@ -138,19 +140,6 @@ def status(code: int, reason: str, message: str, causes: list[Object] | None = N
         "code": code,
         "details": {"causes": causes or []},
     }
-
-
-def merged(base: Any, patch: Any) -> Any:
-    """JSON merge patch (RFC 7396)."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(base) if isinstance(base, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
 
 
 class _Handler(BaseHTTPRequestHandler):

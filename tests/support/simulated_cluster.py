@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import msgspec
+from merge_patch import merged
 from msgspec import structs
 from rendering import resource
 
@@ -324,7 +325,7 @@ class Operator:
             )
             new = status_of(made.status, view, self.status, self.cluster.now)
             patch = difference(self.status, new)
-            self.status = json.loads(json.dumps(_merged(self.status, patch or {}), allow_nan=False))
+            self.status = json.loads(json.dumps(merged(self.status, patch or {}), allow_nan=False))
             assert memory_of(self.status) == made.status
         for index, action in enumerate(made.actions):
             if index not in lose:
@@ -379,19 +380,6 @@ def _urgent(memory: JobStatus) -> JobStatus:
         members=tuple(structs.replace(m, seen=False) for m in memory.members),
         ranks=tuple(structs.replace(r, commits_seen=0) for r in memory.ranks),
     )
-
-
-def _merged(target: Any, patch: Any) -> Any:
-    """RFC 7396."""
-    if not isinstance(patch, dict):
-        return patch
-    made = dict(target) if isinstance(target, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            made.pop(key, None)
-        else:
-            made[key] = _merged(made.get(key), value)
-    return made
 
 
 def written_size(status: Object) -> int:
